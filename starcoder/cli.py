@@ -1,0 +1,103 @@
+"""`starcoder …`: one table of subcommands; each imports its room only when it is called.
+
+A subcommand is a typed function, its options are the function's parameters, its help the docstring. `fit` and
+`validate` are LightningCLI and take recipes. Whatever a user can mend ends in one line on stderr and exit code 2.
+"""
+
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+from starcoder.errors import UserError, one_line
+
+COMMANDS = {
+    "corpus build": ("starcoder.corpus.build:build", "build a corpus of permissively licensed code (§3, §5.1)"),
+    "corpus inspect": ("starcoder.corpus.build:inspect", "show what a corpus holds, and what was rejected and why"),
+    "tokenizer train": ("starcoder.tokenizer:train_tokenizer", "train the byte-level BPE on a corpus (§5.3)"),
+    "tokenize": ("starcoder.training.shards:tokenize", "write a corpus as token shards"),
+    "fit": ("starcoder.training.fit:run", "train: pretraining or fine-tuning, by recipe (§5.5-5.6)"),
+    "validate": ("starcoder.training.fit:run", "measure the validation loss of a checkpoint"),
+    "export": (
+        "starcoder.release.export:export",
+        "save a training checkpoint as a folder that transformers loads (§9)",
+    ),
+    "generate": ("starcoder.generation:complete", "complete a prompt; with --suffix, fill in the middle"),
+    "verify": ("starcoder.release.verify:verify", "prove that transformers reads a folder as we do"),
+    "smoke": ("starcoder.smoke.run:smoke", "all of the above on real code, in minutes, on a laptop"),
+    "smoke report": ("starcoder.smoke.report:report", "write the report of a smoke run again"),
+}
+LIGHTNING_COMMANDS = ("fit", "validate")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line `argv`, the process's own by default; a mistake exits with 2, an interrupt with 130."""
+    try:
+        run(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _fail(f"the disk is full ({error.filename or 'while writing'}); free some space and run again")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def run(argv: list[str]) -> None:
+    """Run the command line `argv`, raising what goes wrong.
+
+    Raises:
+        UserError: for an unknown subcommand or option, and for whatever the subcommand cannot do with its input.
+    """
+    name = _command(argv)
+    if name is None:
+        print(_usage())
+        return
+    module, function = COMMANDS[name][0].split(":")
+    target = getattr(import_module(module), function)
+    if name in LIGHTNING_COMMANDS:
+        target(argv)
+    else:
+        _call(target, f"starcoder {name}", argv[len(name.split()) :])
+
+
+def _command(argv: list[str]) -> str | None:
+    """The subcommand that `argv` begins with, or None when it asks for help."""
+    if not argv or argv[0] in ("-h", "--help"):
+        return None
+    for name in (" ".join(argv[:2]), argv[0]):
+        if name in COMMANDS:
+            return name
+    room = [name for name in COMMANDS if name.startswith(f"{argv[0]} ")]
+    if room:
+        raise UserError(f"say one of: {', '.join(f'starcoder {name}' for name in room)}")
+    raise UserError(f"no subcommand {argv[0]!r}; `starcoder --help` lists them")
+
+
+def _call(function: Callable[..., Any], prog: str, args: list[str]) -> None:
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(prog=prog, exit_on_error=False)
+    parser.add_function_arguments(function, as_positional=False)
+    try:
+        options = parser.instantiate(parser.parse_args(args))
+    except ArgumentError as error:
+        raise UserError(f"{prog}: {one_line(error)}") from None
+    function(**options)
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
+    return f"usage: starcoder SUBCOMMAND [options]\n\n{rows}\n\n`starcoder SUBCOMMAND --help` explains the options."
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"starcoder: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
