@@ -1,0 +1,99 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from starcoder.corpus.document import Document, Rejection
+from starcoder.corpus.filters import FilterOptions, decode, reject_reason, visible_text
+
+
+def document(content: str, language: str = "python", extension: str = "py") -> Document:
+    return Document("repository", f"x.{extension}", language, extension, ("MIT",), len(content.encode()), content)
+
+
+def reason(content: str, language: str = "python", extension: str = "py", **options: float) -> str | None:
+    rejection = reject_reason(document(content, language, extension), FilterOptions(**options))  # type: ignore[arg-type]
+    return rejection.reason if rejection else None
+
+
+CODE = "def square(x):\n    return x * x\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "language", "extension", "expected"),
+    [
+        (CODE, "python", "py", None),
+        (f"{CODE * 9}x = '{'a' * 994}'\n", "python", "py", None),
+        (f"{CODE * 9}x = '{'a' * 995}'\n", "python", "py", "longest line"),
+        ("a" * 100, "python", "py", None),
+        ("a" * 101, "python", "py", "mean line"),
+        ("a" * 2000, "markdown", "md", None),  # no line rule, so no rule on the mean either
+        ("a" * 501, "glsl", "fsh", "longest line"),
+        ("x" + "=" * 3, "python", "py", None),
+        ("x" + "=" * 4, "python", "py", "alphanumeric share"),
+        ("٣" + "=" * 3, "python", "py", None),  # digits of any script are alphanumeric
+        ("a" * 5 + "1" * 15, "ada", "ads", None),
+        ("a" * 4 + "1" * 16, "ada", "ads", "alphabetic share"),
+        ("é" * 5 + "1" * 15, "ada", "ads", None),
+        ("=" * 99 + "a", "sas", "sas", None),
+        ('<?xml version="1.0"?>\n<a>text of the file</a>', "python", "py", "XML"),
+        ('<?xml version="1.0"?>\n<xsl>text of the file</xsl>', "xslt", "xsl", None),
+        (f'{"a" * 85}\n<?xml version="1.0"?>', "python", "py", "XML"),  # the declaration ends with the 100th character
+        (f'{"a" * 86}\n<?xml version="1.0"?>', "python", "py", None),
+        ('"' + "a" * 47 + '"', "json", "json", "size of a data file"),
+        ('"' + "a" * 48 + '"', "json", "json", None),
+        ('"' + "a" * 4998 + '"', "json", "json", None),
+        ('"' + "a" * 4999 + '"', "json", "json", "size of a data file"),
+        ("[" + "1, " * 30 + "1]", "json", "json", "alphabetic share"),
+        ("key: value\n" * 10, "yaml", "yml", None),
+        (f"<p>{'a' * 101}</p>", "html", "html", "mean line"),
+        (f"<p>{'a ' * 40}\n{'b ' * 40}</p>", "html", "html", None),
+        (f"<p>{'a ' * 20}\n{'b ' * 20}</p>", "html", "html", "visible HTML text"),
+        (
+            f"{'<p class=`a long name of a class`></p>' * 2}\n" * 9 + "some text " * 11,
+            "html",
+            "htm",
+            "visible HTML text",
+        ),
+    ],
+)
+def test_rules_at_their_thresholds(content: str, language: str, extension: str, expected: str | None) -> None:
+    assert reason(content, language, extension) == expected
+
+
+def test_options_change_the_rules() -> None:
+    assert reason(CODE, mean_line=5) == "mean line"
+    assert reason("{}" + "a" * 60, "json", "json", data_min=100) == "size of a data file"
+
+
+@settings(deadline=None)
+@given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="<"), min_size=1))
+def test_shares_equal_counting_each_character(content: str) -> None:
+    """Without line rules (sas has no alphanumeric one, R no line rule) the verdict depends on the shares alone."""
+    alnum = sum(character.isalnum() for character in content) / len(content)
+    alpha = sum(character.isalpha() for character in content) / len(content)
+    assert (reason(content, "r", "r") is not None) == (alnum < 0.25)
+    expected = "alphabetic share" if alpha < 0.25 else None
+    assert reason(content, "matlab", "matlab") == ("alphanumeric share" if alnum < 0.25 else expected)
+
+
+_TAGS = st.sampled_from(
+    ["<p>", "</p>", "<script>", "</script>", "<style>", "</style>", "<br/>", "<!-- no -->", "<b a='<'>"]
+)
+_PAGES = st.lists(_TAGS | st.sampled_from(["text", " ", "\n", "&amp;", "&#65;", "a < b", "é"])).map("".join)
+
+
+@settings(deadline=None)
+@given(_PAGES)
+def test_visible_text_equals_beautiful_soup(page: str) -> None:
+    bs4 = pytest.importorskip("bs4", reason="Beautiful Soup, the reference, is not installed")
+    soup = bs4.BeautifulSoup(page, "html.parser")
+    for hidden in soup(["script", "style"]):
+        hidden.decompose()
+    assert visible_text(page) == soup.get_text()
+
+
+def test_decode() -> None:
+    assert decode("é\r\n".encode()) == "é\r\n"
+    assert decode(b"") == decode(b" \n\t") == Rejection("empty")
+    assert decode(b"MZ\0\0") == Rejection("binary")
+    assert decode(b"a = '\xe9'") == Rejection("not UTF-8", "byte 5")
