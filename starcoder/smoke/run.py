@@ -1,0 +1,147 @@
+"""The smoke run: a list of commands that a user could type, each run once and reused while nothing it reads changes."""
+
+import shutil
+from pathlib import Path
+
+from starcoder.cli import run as starcoder
+from starcoder.corpus.sources import find_repositories, fingerprint
+from starcoder.errors import UserError
+from starcoder.smoke.metrics import read_metrics
+from starcoder.smoke.stage import Stage, Workspace
+
+VOCAB_SIZE = 4096
+TOKENIZER_BYTES = 20_000_000
+PACE_STEPS = 60
+RESERVE_SECONDS = 95.0
+"""Time for everything but training, with some room to spare."""
+FINETUNE_SHARE = 0.1
+"""Share of the training time that the Python fine-tuning gets."""
+_TOKENS_CODE = ("tokenizer.py", "training/shards.py")
+_TRAINING_CODE = ("tokenizer.py", "model.py", "loss.py", "training")
+
+
+def smoke(
+    output: Path = Path("build/smoke"),
+    recipes: Path = Path("recipes"),
+    minutes: float = 5.0,
+    steps: int | None = None,
+    max_bytes: int = 80_000_000,
+    fresh: bool = False,
+) -> None:
+    """Train a tiny StarCoder on the code installed on this machine, and report on it.
+
+    Args:
+        output: folder of everything that the run makes.
+        recipes: folder of smoke.yaml and smoke-python.yaml.
+        minutes: time for the whole run; what the other stages leave is spent on training.
+        steps: optimizer steps of pretraining, instead of as many as fit `minutes`.
+        max_bytes: source code to read for the corpus.
+        fresh: remove what earlier runs made, and start over.
+
+    Raises:
+        UserError: when a recipe is missing or the time is too short.
+    """
+    if fresh:
+        shutil.rmtree(output, ignore_errors=True)
+    workspace = Workspace(output, starcoder)
+    for stage in data_stages(output, max_bytes):
+        workspace.run(stage)
+    if steps is None:
+        workspace.run(_fit_stage("pace", output, [recipes / "smoke.yaml"], PACE_STEPS, {"data.train": "shards/train"}))
+        steps = affordable_steps(output / "pace", minutes)
+    for stage in training_stages(output, recipes, steps):
+        workspace.run(stage)
+    print(f"the report: {(output / 'report' / 'index.html').resolve()}")
+
+
+def affordable_steps(pace: Path, minutes: float) -> int:
+    """Steps of pretraining that fit `minutes`, from the throughput of the short run in the folder `pace`."""
+    seconds = (minutes * 60 - RESERVE_SECONDS) * (1 - FINETUNE_SHARE)
+    if seconds <= 0:
+        raise UserError(f"{minutes:g} minutes are too short: all but the training takes {RESERVE_SECONDS:.0f} s")
+    return int(seconds * float(read_metrics(pace / "metrics")[-1]["train/device/batches_per_sec"]))
+
+
+def data_stages(root: Path, max_bytes: int) -> list[Stage]:
+    """Corpus, tokenizer and the three sets of token shards."""
+    corpus, tokenizer = root / "corpus", root / "tokenizer"
+    build = _command("corpus build", output=corpus, max_bytes=max_bytes)
+    train = _command(
+        "tokenizer train", corpus=corpus, output=tokenizer, vocab_size=VOCAB_SIZE, sample_bytes=TOKENIZER_BYTES
+    )
+    stages = [
+        Stage("corpus", build, code=("corpus",), facts=(fingerprint(find_repositories()),)),
+        Stage("tokenizer", train, code=("tokenizer.py",), reads=("corpus",)),
+    ]
+    shards: dict[str, dict[str, object]] = {
+        "train": {},
+        "python": {"language": "python", "max_tokens": 6_000_000},
+        "validation": {"split": "validation", "max_tokens": 1_000_000},
+    }
+    for name, options in shards.items():
+        output = root / "shards" / name
+        command = _command("tokenize", corpus=corpus, tokenizer=tokenizer, output=output, **options)
+        stages.append(Stage(f"shards/{name}", command, code=_TOKENS_CODE, reads=("corpus", "tokenizer")))
+    return stages
+
+
+def training_stages(root: Path, recipes: Path, steps: int) -> list[Stage]:
+    """Pretraining, fine-tuning on Python, the folder that each gives, and the report."""
+    finetune_steps = max(1, round(steps * FINETUNE_SHARE))
+    return [
+        _fit_stage("pretrain", root, [recipes / "smoke.yaml"], steps, {"data.train": "shards/train"}),
+        _export_stage("starcoderbase", root, "pretrain"),
+        _fit_stage(
+            "finetune",
+            root,
+            [recipes / "smoke.yaml", recipes / "smoke-python.yaml"],
+            finetune_steps,
+            {"data.train": "shards/python", "model.init_from": "starcoderbase"},
+        ),
+        _export_stage("starcoder", root, "finetune"),
+        Stage(
+            "report",
+            _command("smoke report", workspace=root),
+            digest_of="results.json",
+            code=("smoke", "release", "generation.py", "model.py", "tokenizer.py"),
+            reads=("corpus", "tokenizer", "shards/train", "pretrain", "starcoderbase", "finetune", "starcoder"),
+        ),
+    ]
+
+
+def _fit_stage(name: str, root: Path, recipes: list[Path], steps: int, inputs: dict[str, str]) -> Stage:
+    """A `starcoder fit` under `root`; `inputs` maps recipe keys to the names of the stages that they read."""
+    missing = [recipe for recipe in recipes if not recipe.is_file()]
+    if missing:
+        raise UserError(f"there is no recipe {missing[0]}")
+    folder = root / name
+    options = {
+        **{key: root / stage for key, stage in inputs.items()},
+        "data.validation": root / "shards/validation",
+        "data.tokenizer": root / "tokenizer",
+        "checkpoint.folder": folder / "checkpoints",
+        "trainer.max_steps": steps,
+        "trainer.default_root_dir": folder,
+        "trainer.logger.init_args.save_dir": folder / "metrics",
+        "ckpt_path": "last",
+    }
+    configs = [part for recipe in recipes for part in ("--config", str(recipe))]
+    return Stage(
+        name,
+        ("fit", *configs, *_command("", **options)),
+        code=_TRAINING_CODE,
+        reads=("tokenizer", "shards/validation", *inputs.values()),
+        facts=tuple(recipe.read_text() for recipe in recipes),
+        digest_of="checkpoints/*.ckpt",
+        resumable=True,
+    )
+
+
+def _export_stage(name: str, root: Path, training: str) -> Stage:
+    checkpoint, tokenizer = root / training / "checkpoints" / "last.ckpt", root / "tokenizer"
+    command = _command("export", checkpoint=checkpoint, tokenizer=tokenizer, output=root / name)
+    return Stage(name, command, code=("release", "model.py"), reads=(training, "tokenizer"))
+
+
+def _command(name: str, **options: object) -> tuple[str, ...]:
+    return (*name.split(), *(part for key, value in options.items() for part in (f"--{key}", str(value))))
