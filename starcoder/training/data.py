@@ -1,0 +1,286 @@
+"""Batches for training and validation: windows of token shards, permuted by fill-in-the-middle, resumable exactly.
+
+What a step trains on is a function of (seed, epoch, position), not of ranks, workers, or how often a run was resumed:
+step s of an epoch takes the G windows from s·G on in the epoch's order, G being the batches of all ranks together, and
+rank r takes the B windows from r·B on of these.
+
+Shapes: B batch, T tokens.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from starcoder.errors import UserError
+from starcoder.tokenizer import Tokenizer, load
+from starcoder.training.fim import fim_permute, sample_rng
+from starcoder.training.stream import Shards, open_shards, window_order
+
+Window = NDArray[np.int64]
+
+
+class Windows(Dataset[Window]):
+    """The windows of token shards by global index: (T+1,) ids as they are."""
+
+    def __init__(self, shards: Shards, length: int) -> None:
+        self._stream = shards.stream(length)
+        self._n_windows = sum(shards.windows(length))
+
+    def __len__(self) -> int:
+        """Number of windows."""
+        return self._n_windows
+
+    def __getitem__(self, index: int) -> Window:
+        """Window `index`."""
+        return np.asarray(self._stream[index], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class FimWindows(Dataset[tuple[int, Window]]):
+    """Windows after fill-in-the-middle, each with its global index; the draws are keyed by (seed, epoch, index)."""
+
+    windows: Windows
+    tokenizer: Tokenizer
+    rate: float
+    spm_rate: float
+    seed: int
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, Window]:
+        """Index and (T+1,) ids of the window with the key (epoch, index)."""
+        epoch, index = key
+        rng = sample_rng(self.seed, epoch, index)
+        ids = fim_permute(self.windows[index], rng, self.tokenizer, rate=self.rate, spm_rate=self.spm_rate)
+        return index, ids.astype(np.int64)
+
+
+@dataclass
+class Position:
+    """How far training is: the epoch, and how many of its windows the ranks were given together."""
+
+    epoch: int = 0
+    windows: int = 0
+
+
+@dataclass(eq=False)
+class TrainingLoader:
+    """Batches (B, T+1) of one rank, from `position` to the end of the epoch.
+
+    Windows at the end that do not fill a batch on every rank are left out. The loader has a length, without which
+    Lightning fetches a batch ahead and loses it at every resume.
+
+    Attributes:
+        samples: windows by (epoch, index).
+        chunk_windows: number of windows in each chunk.
+        seed: seed of the order; None keeps the order of the shards.
+        batch_size: windows a batch on one rank.
+        rank: this process among those that split a batch.
+        world_size: number of these processes.
+        num_workers: processes that prepare batches; 0 prepares them in this one.
+        position: where to go on; moved by every batch that is given out.
+    """
+
+    samples: FimWindows
+    chunk_windows: Sequence[int]
+    seed: int | None
+    batch_size: int
+    rank: int
+    world_size: int
+    num_workers: int
+    position: Position
+
+    @property
+    def windows_per_step(self) -> int:
+        """Windows in the batches of all ranks together, G."""
+        return self.batch_size * self.world_size
+
+    def __len__(self) -> int:
+        """Number of batches in an epoch."""
+        return sum(self.chunk_windows) // self.windows_per_step
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Go on from the position, read at the first `next`: Lightning makes iterators that it never uses."""
+        if self.position.windows >= len(self) * self.windows_per_step:
+            self.position.epoch += 1
+            self.position.windows = 0
+        batches: DataLoader[Any] = DataLoader(
+            self.samples,
+            batch_sampler=self._keys(self.position.epoch, self.position.windows),
+            collate_fn=_stack,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # leaves the global one as a resumed run will find it
+        )
+        for batch in batches:
+            self.position.windows += self.windows_per_step
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, which is the same on every rank."""
+        return asdict(self.position)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the position in `state_dict`."""
+        vars(self.position).update(state_dict)
+
+    def _keys(self, epoch: int, start: int) -> Iterator[list[tuple[int, int]]]:
+        order = window_order(self.chunk_windows, self.seed, epoch, start)
+        first = self.rank * self.batch_size
+        while len(step := list(islice(order, self.windows_per_step))) == self.windows_per_step:
+            yield [(epoch, index) for index in step[first : first + self.batch_size]]
+
+
+def _stack(samples: list[tuple[int, Window]]) -> Tensor:
+    return torch.from_numpy(np.stack([ids for _, ids in samples]))
+
+
+class TokenDataModule(LightningDataModule):
+    """Token shards as batches (B, T+1) of int64: tokens are `batch[:, :-1]`, targets `batch[:, 1:]`.
+
+    The position in the data is part of every checkpoint.
+
+    Args:
+        train: token shards to train on: a folder, or a URL that litdata reads (s3://, gs://, r2://, azure://, hf://).
+        tokenizer: folder of the tokenizer that made the shards.
+        context_length: tokens that the model sees, T; the paper's is 8192. A window has one more.
+        batch_size: windows in a micro-batch on one device.
+        validation: token shards to validate on; without them there is no validation.
+        fim_rate: probability that a document, or the part of it in a window, is permuted (paper: 0.5).
+        fim_spm_rate: probability that a permuted one has the suffix first (paper: 0.5).
+        seed: seed of the order of the windows and of fill-in-the-middle.
+        shuffle: whether the order of the windows is random, another one in each epoch.
+        num_workers: processes that prepare batches on each rank; 0 prepares them in the training process.
+        cache: folder for the chunks of shards at a URL; must have room for all of them.
+
+    Raises:
+        UserError: when a number is out of range.
+    """
+
+    def __init__(
+        self,
+        train: str | Path,
+        tokenizer: str | Path,
+        context_length: int = 8192,
+        batch_size: int = 1,
+        validation: str | Path | None = None,
+        fim_rate: float = 0.5,
+        fim_spm_rate: float = 0.5,
+        seed: int = 1234,
+        shuffle: bool = True,
+        num_workers: int = 0,
+        cache: str | Path = "build/cache",
+    ) -> None:
+        super().__init__()
+        problems = [
+            f"{name} must be at least {least}, but is {value}"
+            for name, value, least in (
+                ("context_length", context_length, 1),
+                ("batch_size", batch_size, 1),
+                ("seed", seed, 0),
+                ("num_workers", num_workers, 0),
+            )
+            if value < least
+        ]
+        for name, rate in (("fim_rate", fim_rate), ("fim_spm_rate", fim_spm_rate)):
+            if not 0 <= rate <= 1:
+                problems.append(f"{name} must lie between 0 and 1, but is {rate}")
+        if problems:
+            raise UserError("data: " + "; ".join(problems))
+        self.train = train
+        self.validation = validation
+        self.context_length = context_length
+        self.batch_size = batch_size
+        self.fim_rates = (fim_rate, fim_spm_rate)
+        self.seed = seed
+        self.shuffle = shuffle
+        self.num_workers = num_workers
+        self.cache = Path(cache)
+        self.position = Position()
+        self._shards: dict[str, Shards] = {}
+        self._tokenizer_folder = tokenizer
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that made the shards."""
+        return load(self._tokenizer_folder)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens that can occur in a batch."""
+        return self.tokenizer.vocab_size
+
+    def setup(self, stage: str) -> None:
+        """Check tokenizer and shards before anything runs, and start at the first window.
+
+        Raises:
+            UserError: when they are missing, damaged or do not belong together, or hold too few tokens.
+        """
+        if stage == "fit":
+            self.position = Position()
+            self._shards["train"] = self._open(self.train)
+        if self.validation is not None:
+            self._shards["validation"] = self._open(self.validation)
+
+    def train_dataloader(self) -> TrainingLoader:
+        """Shuffled and permuted windows.
+
+        Raises:
+            UserError: when there are fewer windows than the ranks take in a step.
+        """
+        shards = self._shards["train"]
+        length = self.context_length + 1
+        ranks = (self.trainer and self.trainer.distributed_sampler_kwargs) or {"rank": 0, "num_replicas": 1}
+        loader = TrainingLoader(
+            FimWindows(Windows(shards, length), self.tokenizer, *self.fim_rates, self.seed),
+            shards.windows(length),
+            self.seed if self.shuffle else None,
+            self.batch_size,
+            ranks["rank"],
+            ranks["num_replicas"],
+            self.num_workers,
+            self.position,
+        )
+        if len(loader) == 0:
+            windows = sum(loader.chunk_windows)
+            raise UserError(
+                f"{self.train} has {windows} windows, but a step takes {loader.windows_per_step}; lower batch_size"
+            )
+        return loader
+
+    def val_dataloader(self) -> DataLoader[Window] | list[Any]:
+        """All windows, in order and as they are; Lightning shares them out among the ranks."""
+        if self.validation is None:
+            return []
+        return DataLoader(
+            Windows(self._shards["validation"], self.context_length + 1),
+            self.batch_size,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position in the data. Lightning keeps the loader's too, but forgets it at the end of an epoch."""
+        return asdict(self.position)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the position in `state_dict`, also where the loader exists already."""
+        vars(self.position).update(state_dict)
+
+    def _open(self, location: str | Path) -> Shards:
+        shards = open_shards(location, self.tokenizer, self.cache)
+        length = self.context_length + 1
+        if not any(shards.windows(length)):
+            raise UserError(
+                f"no chunk of {location} ({shards.n_tokens:,} tokens) holds a window of context_length + 1 = {length:,}"
+            )
+        return shards

@@ -1,0 +1,60 @@
+"""`starcoder fit` and `starcoder validate`: Lightning's command line over our modules; recipes are its YAML."""
+
+import logging
+import warnings
+
+from jsonargparse import ArgumentError
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from starcoder.errors import UserError, one_line
+from starcoder.training.checkpoint import Checkpoint
+from starcoder.training.data import TokenDataModule
+from starcoder.training.module import StarCoderModule
+
+
+class StarCoderCLI(LightningCLI):
+    """LightningCLI with the subcommands that make sense here; a wrong argument is raised, not printed with a usage."""
+
+    def __init__(self, args: list[str]) -> None:
+        super().__init__(
+            StarCoderModule,
+            TokenDataModule,
+            seed_everything_default=1234,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"plugins": {"class_path": "starcoder.training.checkpoint.AtomicCheckpointIO"}},
+            parser_kwargs={"prog": "starcoder", "exit_on_error": False},
+            args=args,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's own subcommands, cut to two."""
+        return {name: LightningCLI.subcommands()[name] for name in ("fit", "validate")}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Every run keeps a checkpoint: the recipe's section `checkpoint`."""
+        parser.add_lightning_class_args(Checkpoint, "checkpoint")
+
+
+def run(args: list[str]) -> None:
+    """Run `fit` or `validate` with its arguments, e.g. `["fit", "--config", "recipes/smoke.yaml"]`.
+
+    Raises:
+        UserError: for an unknown key, a value of the wrong type, or a file that is missing.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for harmless in _HARMLESS_WARNINGS:
+        warnings.filterwarnings("ignore", message=harmless)
+    try:
+        StarCoderCLI(args)
+    except ArgumentError as error:
+        raise UserError(f"starcoder {args[0]}: {one_line(error)}") from None
+
+
+_HARMLESS_WARNINGS = (
+    "LightningCLI's args parameter",  # the command line arrives through `starcoder.cli`
+    '.*ckpt_path="last".* is set, but there is no last checkpoint',  # the first start of a run that may be resumed
+    ".*LeafSpec",  # Lightning's use of a torch internal
+    ".*does not have many workers",  # recipes choose them
+    "Checkpoint directory .* exists and is not empty",
+)

@@ -1,0 +1,152 @@
+"""The Lightning module: the paper's objective, optimizer and schedule (§5.5-5.6). Parallelism lives elsewhere."""
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from starcoder.errors import UserError
+from starcoder.model import StarCoder, StarCoderConfig
+from starcoder.training.checkpoint import read_checkpoint
+
+
+class StarCoderModule(LightningModule):
+    """Trains a `StarCoder` on batches of tokens (B, T+1).
+
+    Args:
+        preset: name of the model's shape, see `starcoder.model.PRESETS`; not used with `init_from`.
+        overrides: fields of `StarCoderConfig` that differ from the preset, or from the folder of `init_from`.
+        init_from: checkpoint folder, or Hub repository, to start from: StarCoderBase on the way to StarCoder.
+        learning_rate: peak of the schedule, reached after the warm-up.
+        min_learning_rate: end of the cosine.
+        warmup_steps: optimizer steps of linear warm-up.
+        decay_steps: optimizer steps from start to the end of the cosine; the trainer's `max_steps` when not given.
+        weight_decay: decoupled decay of the matrices; biases, layer norms and other 1-D parameters have none.
+        beta1: AdamW's decay of the first moment.
+        beta2: AdamW's decay of the second moment.
+        epsilon: AdamW's denominator guard.
+        seed: what the initial weights and the dropout masks are a function of.
+    """
+
+    def __init__(
+        self,
+        preset: str = "starcoderbase",
+        overrides: dict[str, Any] | None = None,
+        init_from: str | None = None,
+        learning_rate: float = 3e-4,
+        min_learning_rate: float = 3e-5,
+        warmup_steps: int = 2000,
+        decay_steps: int | None = None,
+        weight_decay: float = 0.1,
+        beta1: float = 0.9,
+        beta2: float = 0.95,
+        epsilon: float = 1e-8,
+        seed: int = 1234,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.flops_per_batch = 0
+        self.model: StarCoder | None = None
+
+    def configure_model(self) -> None:
+        """Build the model once, in every process."""
+        if self.model is not None:
+            return
+        hp = self.hparams
+        overrides = hp["overrides"] or {}
+        if hp["init_from"]:
+            self.model = StarCoder.from_pretrained(hp["init_from"], **overrides)
+        else:
+            self.model = StarCoder(StarCoderConfig.preset(hp["preset"], **overrides), seed=hp["seed"])
+        self._check_data(self.model.config)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Mean loss in nats of one micro-batch (B, T+1)."""
+        loss = self._loss(batch)
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Log the mean loss in nats over all validation batches (B, T+1)."""
+        self.log("val_loss", self._loss(batch), on_epoch=True, prog_bar=True, sync_dist=True, batch_size=len(batch))
+
+    def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
+        """Key dropout by (seed, micro-batch, rank), so that a resumed run draws what the uninterrupted one would."""
+        key = [self.hparams["seed"], self.trainer.fit_loop.total_batch_idx + 1, self.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW in two groups, and the schedule that multiplies the peak learning rate at every optimizer step."""
+        hp = self.hparams
+        matrices = [p for p in self.parameters() if p.ndim >= 2]
+        vectors = [p for p in self.parameters() if p.ndim < 2]
+        optimizer = AdamW(
+            [{"params": matrices, "weight_decay": hp["weight_decay"]}, {"params": vectors, "weight_decay": 0.0}],
+            lr=hp["learning_rate"],
+            betas=(hp["beta1"], hp["beta2"]),
+            eps=hp["epsilon"],
+            fused=True,
+        )
+        decay_steps = hp["decay_steps"] or self.trainer.max_steps
+        if decay_steps <= 0:
+            raise UserError("the cosine needs an end: set model.decay_steps or trainer.max_steps")
+        floor = hp["min_learning_rate"] / hp["learning_rate"]
+        schedule = LambdaLR(optimizer, lambda step: cosine_with_warmup(step, hp["warmup_steps"], decay_steps, floor))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the model's shape beside its weights, so that a checkpoint explains itself."""
+        assert self.model is not None
+        checkpoint["model_config"] = asdict(self.model.config)
+
+    def _loss(self, batch: Tensor) -> Tensor:
+        assert self.model is not None
+        tokens, targets = batch[:, :-1], batch[:, 1:]  # (B, T) each
+        self.flops_per_batch = self.model.config.flops_per_token(tokens.size(1)) * tokens.numel()
+        return self.model.loss(tokens, targets)
+
+    def _check_data(self, config: StarCoderConfig) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            return
+        if data.vocab_size > config.vocab_size:
+            raise UserError(f"the tokenizer has {data.vocab_size} tokens, the model only {config.vocab_size}")
+        if data.context_length > config.context_length:
+            raise UserError(
+                f"data.context_length is {data.context_length}, but the model's context ends at {config.context_length}"
+            )
+
+
+def cosine_with_warmup(step: int, warmup_steps: int, decay_steps: int, floor: float) -> float:
+    """Factor on the peak learning rate: linear over the warm-up, cosine to `floor` at `decay_steps`, then constant.
+
+    Step counts from 0; the first update already moves, hence `step + 1` in the warm-up.
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = min(1.0, (step - warmup_steps) / max(1, decay_steps - warmup_steps))
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def load_trained(checkpoint: Path) -> StarCoder:
+    """The model inside a Lightning checkpoint file.
+
+    Raises:
+        UserError: when the file is missing, damaged, or no checkpoint of a `StarCoderModule`.
+    """
+    content = read_checkpoint(checkpoint)
+    state = {name.removeprefix("model."): tensor for name, tensor in content.get("state_dict", {}).items()}
+    shape = content.get("model_config")
+    if shape is None or not state:
+        raise UserError(f"{checkpoint} is no checkpoint of this kit's training")
+    with torch.device("meta"):
+        model = StarCoder(StarCoderConfig(**shape))
+    model.load_state_dict(state, assign=True)
+    return model

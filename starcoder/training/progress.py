@@ -1,0 +1,74 @@
+"""What a run tells: tokens per second, FLOP/s and MFU, and one plain line every few steps."""
+
+import time
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ThroughputMonitor
+from torch import Tensor
+from typing_extensions import override
+
+
+class Throughput(ThroughputMonitor):
+    """Lightning's monitor for token batches (B, T+1); on a CPU the peak is measured, since no table lists it.
+
+    Logs `train/device/items_per_sec` (tokens), `train/device/flops_per_sec` and `train/device/mfu`.
+
+    Args:
+        window_size: micro-batches that the rates are averaged over.
+    """
+
+    def __init__(self, window_size: int = 20) -> None:
+        super().__init__(batch_size_fn=len, length_fn=_n_tokens, window_size=window_size)
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if trainer.strategy.root_device.type == "cpu":
+            self.available_flops = int(matmul_peak(torch.float32))
+            for throughput in self._throughputs.values():
+                throughput.available_flops = self.available_flops
+
+
+class LogLines(Callback):
+    """Prints step, loss, learning rate, tokens/s and MFU every few steps, on rank 0.
+
+    Args:
+        every_n_steps: optimizer steps between two lines; best a multiple of `trainer.log_every_n_steps`.
+    """
+
+    def __init__(self, every_n_steps: int = 50) -> None:
+        self.every_n_steps = every_n_steps
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Tensor, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if not trainer.is_global_zero or (step % self.every_n_steps and step != trainer.max_steps):
+            return
+        metrics = trainer.logged_metrics
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        line = f"step {step:>6}/{trainer.max_steps}  loss {float(metrics['train_loss']):.4f}  lr {rate:.2e}"
+        if "train/device/items_per_sec" in metrics:
+            line += f"  {metrics['train/device/items_per_sec']:,.0f} tok/s"
+        if "train/device/mfu" in metrics:
+            line += f"  {metrics['train/device/mfu']:.1%} MFU"
+        print(line, flush=True)
+
+
+def matmul_peak(dtype: torch.dtype, size: int = 2048, repeats: int = 3) -> float:
+    """FLOP/s of the best of a few square matrix products on the CPU, with the threads that torch uses."""
+    a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
+    best = min(_seconds(a, b) for _ in range(repeats + 1))
+    return 2 * size**3 / best
+
+
+def _seconds(a: Tensor, b: Tensor) -> float:
+    start = time.perf_counter()
+    torch.mm(a, b)
+    return time.perf_counter() - start
+
+
+def _n_tokens(batch: Tensor) -> int:
+    return batch.size(0) * (batch.size(1) - 1)
