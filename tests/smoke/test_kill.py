@@ -1,0 +1,54 @@
+"""The smoke run under `kill -9`: whatever the moment, the next run goes on and ends with the same artefacts."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from starcoder.smoke.stage import states
+
+ROOT = Path(__file__).parents[2]
+KILLS = 20
+
+
+def start(folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    options = ["--output", str(folder), "--steps", "40", "--max_bytes", "4000000"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with log.open("ab") as file:
+        command = [sys.executable, "-m", "starcoder.cli", "smoke", *options]
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {name: state["digest"] for name, state in states(folder).items()}
+
+
+def test_twenty_kills_leave_the_artefacts_of_an_undisturbed_run(tmp_path: Path) -> None:
+    undisturbed, disturbed, log = tmp_path / "undisturbed", tmp_path / "disturbed", tmp_path / "log"
+    began = time.monotonic()
+    assert start(undisturbed, log).wait(timeout=600) == 0, log.read_text()[-2000:]
+    longest_wait = (time.monotonic() - began) / 4
+    expected = digests(undisturbed)
+    assert len(expected) == 10
+
+    seed = random.randrange(2**32)
+    print(f"moments of the kills: random.Random({seed})")
+    moments, kills = random.Random(seed), 0
+    while kills < KILLS:
+        process = start(disturbed, log)
+        try:
+            assert process.wait(timeout=moments.uniform(0, longest_wait)) == 0, log.read_text()[-2000:]
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+        else:
+            assert digests(disturbed) == expected
+            shutil.rmtree(disturbed)
+    assert start(disturbed, log).wait(timeout=600) == 0, log.read_text()[-2000:]
+    assert digests(disturbed) == expected
+    assert not [path for path in disturbed.rglob("*") if path.suffix in (".partial", ".old")]

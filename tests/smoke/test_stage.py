@@ -1,0 +1,110 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from starcoder.smoke.stage import Stage, Workspace, digest, states
+
+
+class Recorder:
+    """Runs a "command" by writing its second word into the file that its first word names."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+
+    def __call__(self, command: list[str]) -> None:
+        self.calls.append(command)
+        path = Path(command[0])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(command[1])
+
+
+def chain(root: Path, recorder: Recorder, first: str = "a", fact: str = "") -> list[str]:
+    """Bring two dependent stages up to date; returns the names of those that ran."""
+    workspace, before = Workspace(root, recorder), len(recorder.calls)
+    workspace.run(Stage("one", (str(root / "one"), first), code=("errors.py",), facts=(fact,)))
+    workspace.run(Stage("two", (str(root / "two"), "b"), code=("errors.py",), reads=("one",)))
+    return [Path(call[0]).name for call in recorder.calls[before:]]
+
+
+def test_a_stage_runs_once_and_again_when_what_it_depends_on_changes(tmp_path: Path) -> None:
+    recorder = Recorder()
+    assert chain(tmp_path, recorder) == ["one", "two"]
+    assert chain(tmp_path, recorder) == []
+    assert chain(tmp_path, recorder, first="c") == ["one", "two"]
+    assert chain(tmp_path, recorder, first="c", fact="another interpreter") == ["one", "two"]
+
+
+def test_a_damaged_artefact_is_made_again(tmp_path: Path) -> None:
+    recorder = Recorder()
+    chain(tmp_path, recorder)
+    (tmp_path / "one").write_text("half of i")
+    assert chain(tmp_path, recorder) == ["one"]
+    (tmp_path / "two").unlink()
+    assert chain(tmp_path, recorder) == ["two"]
+
+
+def test_a_failed_stage_is_not_taken_for_done(tmp_path: Path) -> None:
+    def fail(command: list[str]) -> None:
+        Path(command[0]).write_text("half")
+        raise RuntimeError("no power")
+
+    stage = Stage("one", (str(tmp_path / "one"), "a"), code=("errors.py",))
+    with pytest.raises(RuntimeError):
+        Workspace(tmp_path, fail).run(stage)
+    recorder = Recorder()
+    Workspace(tmp_path, recorder).run(stage)
+    assert len(recorder.calls) == 1
+    assert (tmp_path / "one").read_text() == "a"
+
+
+@pytest.mark.parametrize("resumable", [True, False])
+def test_only_a_resumable_stage_with_its_own_key_finds_what_it_left(tmp_path: Path, resumable: bool) -> None:
+    seen: list[bool] = []
+
+    def interrupted(command: list[str]) -> None:
+        folder = tmp_path / "run"
+        seen.append((folder / "half").exists())
+        folder.mkdir(exist_ok=True)
+        (folder / "half").write_text("x")
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+
+    def stage(word: str) -> Stage:
+        return Stage("run", (word,), code=("errors.py",), resumable=resumable)
+
+    with pytest.raises(KeyboardInterrupt):
+        Workspace(tmp_path, interrupted).run(stage("same"))
+    Workspace(tmp_path, interrupted).run(stage("same"))
+    Workspace(tmp_path, interrupted).run(stage("other"))
+    assert seen == [False, resumable, False]
+
+
+def test_digest_names_contents_and_names(tmp_path: Path) -> None:
+    for name, content in (("a", "1"), ("b", "2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(content)
+    assert digest(tmp_path / "a") != digest(tmp_path / "b")
+    (tmp_path / "b" / "file").write_text("1")
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+    (tmp_path / "b" / "file").rename(tmp_path / "b" / "other")
+    assert digest(tmp_path / "a") != digest(tmp_path / "b")
+    assert digest(tmp_path / "missing") is None
+
+
+def test_a_killed_stage_leaves_a_state_that_is_not_done(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from starcoder.smoke.stage import Stage, Workspace\n"
+        "Workspace(Path(sys.argv[1]), lambda command: time.sleep(60)).run(Stage('one', ('x',), code=('errors.py',)))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], cwd=Path(__file__).parents[2])
+    while "one" not in states(tmp_path):
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert "digest" not in states(tmp_path)["one"]
