@@ -37,12 +37,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         run(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
         _fail(str(error))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        _fail(f"the disk is full ({error.filename or 'while writing'}); free some space and run again")
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if _disk_is_full(error):
+            _fail("the disk is full; free some space and run again")
+        if isinstance(error, OSError) and error.filename:
+            _fail(f"{error.filename}: {error.strerror}")
+        raise
 
 
 def run(argv: list[str]) -> None:
@@ -56,7 +58,10 @@ def run(argv: list[str]) -> None:
         print(_usage())
         return
     module, function = COMMANDS[name][0].split(":")
-    target = getattr(import_module(module), function)
+    try:
+        target = getattr(import_module(module), function)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is not installed: pip install 'starcoder-kit[corpus,report]'") from None
     if name in LIGHTNING_COMMANDS:
         target(argv)
     else:
@@ -86,6 +91,17 @@ def _call(function: Callable[..., Any], prog: str, args: list[str]) -> None:
     except ArgumentError as error:
         raise UserError(f"{prog}: {one_line(error)}") from None
     function(**options)
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether a full disk is at the bottom of `error`; torch and safetensors raise something of their own on top."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _usage() -> str:

@@ -117,11 +117,7 @@ class StarCoderConfig:
         return 6 * multiplied + 12 * self.n_layer * self.n_embd * length
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with other values in some fields.
-
-        Raises:
-            UserError: when there is no field of that name.
-        """
+        """A copy with other values in some fields; a name that is no field is a `UserError`."""
         names = [field.name for field in dataclasses.fields(self)]
         if unknown := changes.keys() - names:
             raise UserError(f"the model's configuration has no {', '.join(sorted(unknown))}, only {', '.join(names)}")
@@ -132,7 +128,7 @@ class StarCoderConfig:
         """The shape of a released model, or of the smoke run, with `changes` on top.
 
         Raises:
-            UserError: when there is no preset, or no field, of that name.
+            UserError: when there is no such preset or field.
         """
         if name not in PRESETS:
             raise UserError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
@@ -342,22 +338,14 @@ class StarCoder(nn.Module):
         return F.linear(self.hidden(tokens, cache), self.transformer.wte.weight)
 
     def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Hidden states before the head.
-
-        Args:
-            tokens: (B, T) int64.
-            cache: the tokens before these, to which these are added.
-
-        Returns:
-            (B, T, C).
+        """Hidden states (B, T, C) before the head, of tokens (B, T) that go on where those in `cache` end.
 
         Raises:
             UserError: when the sequence is longer than the model's context.
         """
         n = tokens.size(1)
         positions = cache.extend(n) if cache else torch.arange(n, device=tokens.device).unsqueeze(0)  # (B or 1, T)
-        length = cache.end if cache else n
-        if length > self.config.context_length:
+        if (length := cache.end if cache else n) > self.config.context_length:
             raise UserError(f"{length} tokens do not fit the model's context of {self.config.context_length}")
         out: Tensor = self.transformer(tokens, positions, cache)
         return out

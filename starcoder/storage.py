@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from starcoder.errors import UserError
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
@@ -21,8 +23,14 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`; on success it replaces `path`, on error it is removed."""
+def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path`; on success it replaces `path`, on error it is removed.
+
+    Raises:
+        UserError: when `path` holds anything, but not the file `marker` that tells an older artefact of the same kind.
+    """
+    path = path.resolve()
+    check_replaceable(path, marker)
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -34,6 +42,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         replace_folder(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_replaceable(path: Path, marker: str) -> None:
+    """Refuse to write over what is not ours.
+
+    Raises:
+        UserError: when `path` is a file, or a folder that is neither empty nor holds the file `marker`.
+    """
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / marker).is_file()):
+        raise UserError(f"{path} holds something else than this writes: name another place, or remove it yourself")
 
 
 def replace_folder(source: Path, target: Path) -> None:

@@ -72,8 +72,14 @@ def test_help_of_a_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
         (["tokenize", "--corpus", "missing", "--tokenizer", "missing", "--output", "build/never"], ["missing"]),
         (["corpus", "inspect", "--folder", "missing"], ["missing"]),
         (["export", "--checkpoint", "no.ckpt", "--tokenizer", "missing", "--output", "build/never"], ["no.ckpt"]),
-        (["verify", "--folder", "missing/folder"], ["missing/folder"]),
-        (["smoke", "--minutes", "1", "--recipes", "missing", "--output", "build/never", "--steps", "no"], ["steps"]),
+        (["verify", "--folder", "no/such/folder"], ["no/such/folder"]),
+        (["smoke", "--output", "build/never", "--steps", "no"], ["steps"]),
+        (["smoke", "--output", "build/never", "--steps", "3"], ["3 steps"]),
+        (["tokenize", "--corpus", "build", "--tokenizer", "build", "--output", "."], ["build"]),
+        (["validate", "--config", "recipes/smoke.yaml"], ["--ckpt_path"]),
+        (["fit", "--config", "recipes/smoke.yaml", "--model.learning_rate", "0"], ["learning_rate is 0"]),
+        (["fit", "--config", "recipes/smoke.yaml", "--trainer.accelerator", "gpu"], ["gpu"]),
+        (["fit", "--config", "recipes/smoke.yaml", "--data.tokenizer", "nowhere"], ["nowhere"]),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(args: list[str], words: list[str]) -> None:
@@ -98,7 +104,6 @@ def test_a_bad_recipe_is_one_line_and_exit_code_2(tmp_path: Path, recipe: str | 
 
 
 def test_a_full_disk_is_one_line_and_nothing_half_written(tmp_path: Path) -> None:
-    """A file-size limit stands in for a full disk where no small one can be mounted."""
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], check=False)
     if mounted.returncode:
         pytest.skip("mounting a small file system needs root")

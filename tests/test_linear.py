@@ -8,10 +8,10 @@ from starcoder import linear as linear_module
 from starcoder.linear import Linear, thin_linear
 
 
-@pytest.mark.parametrize("shape", [(1, 24), (1, 1, 24), (3, 24), (2, 5, 24)])
+@pytest.mark.parametrize("shape", [(1, 24), (1, 1, 24), (3, 24), (2, 5, 24), (32, 24)])
 @pytest.mark.parametrize("n", [1, 37, 64, 192, 200])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_slices_equal_the_whole(shape: tuple[int, ...], n: int, dtype: torch.dtype) -> None:
+def test_every_path_gives_the_same(shape: tuple[int, ...], n: int, dtype: torch.dtype) -> None:
     x, weight, bias = (torch.randn(size).to(dtype) for size in (shape, (n, 24), (n,)))
     torch.testing.assert_close(thin_linear(x, weight, bias), F.linear(x, weight, bias), atol=1e-5, rtol=0)
     torch.testing.assert_close(thin_linear(x, weight), F.linear(x, weight), atol=1e-5, rtol=0)

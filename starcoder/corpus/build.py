@@ -24,7 +24,7 @@ from starcoder.corpus.sampling import fair_share, fit, held_out, random_key
 from starcoder.corpus.sources import Repository, find_repositories, fingerprint
 from starcoder.corpus.summary import FILE, counts_table, read_summary, write_summary
 from starcoder.errors import UserError
-from starcoder.storage import atomic_folder
+from starcoder.storage import atomic_folder, check_replaceable
 
 _PROGRESS_EVERY = 20_000_000  # bytes
 
@@ -61,7 +61,7 @@ def build(
             two repositories have files to keep.
     """
     _check_options(max_bytes, validation_share, similarity)
-    _check_output(output)
+    check_replaceable(output, FILE)
     accepted = accepted_licenses(accept or ())
     _check_license(license, accepted)
     repositories = find_repositories(source, license)
@@ -75,7 +75,7 @@ def build(
     splits = _split(unique, validation_share, similarity, seed)
     options: dict[str, Any] = {"accept": sorted(accept or ()), "max_bytes": max_bytes, "seed": seed}
     options |= {"validation_share": validation_share, "similarity": similarity, "filters": asdict(filters)}
-    with atomic_folder(output) as folder:
+    with atomic_folder(output, FILE) as folder:
         for split, documents in splits.items():
             write_documents(folder, split, documents)
         write_summary(folder, {"source": fingerprint(repositories), "options": options}, splits)
@@ -122,13 +122,6 @@ def _check_options(max_bytes: int | None, validation_share: float, similarity: f
     ]
     if problems:
         raise UserError("; ".join(problems))
-
-
-def _check_output(output: Path) -> None:
-    """An older corpus is replaced; anything else that stands there is not ours to delete."""
-    empty = output.is_dir() and not any(output.iterdir())
-    if output.exists() and not empty and not (output / FILE).is_file():
-        raise UserError(f"{output} exists and is not a corpus: give another --output, or remove it yourself")
 
 
 def _check_license(license: str | None, accepted: Collection[str]) -> None:

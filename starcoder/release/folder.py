@@ -49,11 +49,9 @@ def save(model: StarCoder, folder: Path, tokenizer: Tokenizer | None = None) -> 
     Raises:
         UserError: when something else than a model is there.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").exists()):
-        raise UserError(f"{folder} holds something else than a model: name another folder")
     state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     dtype = next(iter(state.values())).dtype
-    with atomic_folder(folder) as partial:
+    with atomic_folder(folder, marker="config.json") as partial:
         _write_json(partial / "config.json", to_transformers(model.config, dtype))
         _write_json(partial / "generation_config.json", {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0})
         save_torch_state_dict(state, partial, max_shard_size=MAX_SHARD_SIZE)

@@ -60,10 +60,11 @@ def report(workspace: Path) -> None:
         "samples": _samples(models["starcoder"], vocabulary),
         "corpus": json.loads((workspace / "corpus" / "corpus.json").read_text()),
         "n_params": trained["starcoder"].config.n_params,
+        "training": _training(workspace),
     }
     verify(workspace / "starcoder")
     _print(results)
-    with atomic_folder(workspace / "report") as folder:
+    with atomic_folder(workspace / "report", marker="results.json") as folder:
         (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
         (folder / "index.html").write_text(_page(workspace, results))
 
@@ -72,6 +73,13 @@ def _training_tokens(workspace: Path, context_length: int) -> Any:
     """All tokens (N,) that the models could see."""
     windows = Windows(open_shards(workspace / "shards" / "train"), context_length + 1)
     return np.concatenate([windows[index] for index in range(len(windows))])
+
+
+def _training(workspace: Path) -> dict[str, Any]:
+    """How much there was to train on, and how much was seen."""
+    metadata = open_shards(workspace / "shards" / "train").metadata
+    steps = {name: int(read_metrics(workspace / name / "metrics")[-1]["step"]) + 1 for name in ("pretrain", "finetune")}
+    return {"distinct_tokens": sum(chunk.tokens for chunk in metadata.chunks), "steps": steps}
 
 
 def _losses(
@@ -117,7 +125,9 @@ def _samples(model: StarCoder, vocabulary: Tokenizer) -> dict[str, str]:
 
 def _print(results: dict[str, Any]) -> None:
     loss, infilling, samples = results["loss"], results["infill"], results["samples"]
-    print(f"\nheld-out files: {loss['files']} files, {loss['tokens']:,} tokens")
+    seen = results["training"]
+    print(f"\ntrained on {seen['distinct_tokens']:,} distinct tokens, {seen['steps']['pretrain']:,} steps, then Python")
+    print(f"held-out files: {loss['files']} files, {loss['tokens']:,} tokens")
     for name, row in loss["rows"].items():
         print(f"  {name:<14} {row['nats']:.3f} nats   perplexity {row['perplexity']:,.1f}")
     print(f"single-line infilling, exact matches of {infilling['count']} lines:")

@@ -7,17 +7,20 @@ from starcoder.cli import run as starcoder
 from starcoder.corpus.sources import find_repositories, fingerprint
 from starcoder.errors import UserError
 from starcoder.smoke.metrics import read_metrics
-from starcoder.smoke.stage import Stage, Workspace
+from starcoder.smoke.stage import Stage, Workspace, states
+from starcoder.storage import check_replaceable
 
 VOCAB_SIZE = 4096
 TOKENIZER_BYTES = 20_000_000
 PACE_STEPS = 60
-RESERVE_SECONDS = 95.0
-"""Time for everything but training, with some room to spare."""
+LEAST_STEPS = 40
+RESERVE_SECONDS = 50.0
+"""Time for what comes besides data and training: starting up, exporting, and measuring for the report."""
 FINETUNE_SHARE = 0.1
 """Share of the training time that the Python fine-tuning gets."""
-_TOKENS_CODE = ("tokenizer.py", "training/shards.py")
-_TRAINING_CODE = ("tokenizer.py", "model.py", "loss.py", "training")
+_BEFORE_TRAINING = ("corpus", "tokenizer", "shards-train", "shards-python", "shards-validation", "pace")
+_TOKENS_CODE = ("tokenizer.py", "training/shards.py", "training/stream.py")
+_TRAINING_CODE = ("tokenizer.py", "model.py", "linear.py", "loss.py", "training")
 
 
 def smoke(
@@ -41,25 +44,33 @@ def smoke(
     Raises:
         UserError: when a recipe is missing or the time is too short.
     """
-    if fresh:
-        shutil.rmtree(output, ignore_errors=True)
-    workspace = Workspace(output, starcoder)
-    for stage in data_stages(output, max_bytes):
-        workspace.run(stage)
-    if steps is None:
-        workspace.run(_fit_stage("pace", output, [recipes / "smoke.yaml"], PACE_STEPS, {"data.train": "shards/train"}))
-        steps = affordable_steps(output / "pace", minutes)
-    for stage in training_stages(output, recipes, steps):
-        workspace.run(stage)
+    if steps is not None and steps < LEAST_STEPS:
+        raise UserError(f"{steps} steps are too few for a loss curve: at least {LEAST_STEPS}")
+    if fresh and output.exists():
+        check_replaceable(output, ".state/lock")
+        shutil.rmtree(output)
+    with Workspace(output, starcoder) as workspace:
+        for stage in data_stages(output, max_bytes):
+            workspace.run(stage)
+        if steps is None:
+            pace = _fit_stage("pace", output, [recipes / "smoke.yaml"], PACE_STEPS, {"data.train": "shards/train"})
+            workspace.run(pace)
+            steps = affordable_steps(output, minutes)
+        for stage in training_stages(output, recipes, steps):
+            workspace.run(stage)
     print(f"the report: {(output / 'report' / 'index.html').resolve()}")
 
 
-def affordable_steps(pace: Path, minutes: float) -> int:
-    """Steps of pretraining that fit `minutes`, from the throughput of the short run in the folder `pace`."""
-    seconds = (minutes * 60 - RESERVE_SECONDS) * (1 - FINETUNE_SHARE)
-    if seconds <= 0:
-        raise UserError(f"{minutes:g} minutes are too short: all but the training takes {RESERVE_SECONDS:.0f} s")
-    return int(seconds * float(read_metrics(pace / "metrics")[-1]["train/device/batches_per_sec"]))
+def affordable_steps(root: Path, minutes: float) -> int:
+    """Steps of pretraining that fit `minutes`, from what the stages so far took and the throughput of the short run."""
+    spent = sum(state["seconds"] for name, state in states(root).items() if name in _BEFORE_TRAINING)
+    seconds = (minutes * 60 - spent - RESERVE_SECONDS) * (1 - FINETUNE_SHARE)
+    steps = int(seconds * float(read_metrics(root / "pace" / "metrics")[-1]["train/device/batches_per_sec"]))
+    if steps < LEAST_STEPS:
+        raise UserError(
+            f"{minutes:g} minutes are too short: all but the training takes {spent + RESERVE_SECONDS:.0f} s"
+        )
+    return steps
 
 
 def data_stages(root: Path, max_bytes: int) -> list[Stage]:

@@ -7,6 +7,7 @@ The state file of a stage is written before it starts and after it ends. Killed 
 own key and goes on, any other starts over; a folder left by another key is removed first.
 """
 
+import fcntl
 import hashlib
 import json
 import shutil
@@ -14,8 +15,9 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from starcoder.errors import UserError
 from starcoder.storage import atomic_file
 
 PACKAGE = Path(__file__).parents[1]
@@ -57,6 +59,21 @@ class Workspace:
         self.run_command = run_command
         self.keys: dict[str, str] = {}
 
+    def __enter__(self) -> Self:
+        """Take the folder for this process alone; the lock ends with the process, however it ends."""
+        path = self.root / ".state" / "lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.lock = path.open("w")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another run is at work in {self.root}: wait for it, or name another folder") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the folder back."""
+        self.lock.close()
+
     def run(self, stage: Stage) -> None:
         """Bring `stage` up to date, saying what is done and how long it took."""
         key = self.keys[stage.name] = self._key(stage)
@@ -65,7 +82,8 @@ class Workspace:
             print(f"== {stage.name}: up to date", flush=True)
             return
         print(f"== {stage.name}\n$ starcoder {' '.join(stage.command)}", flush=True)
-        if not (stage.resumable and state.get("key") == key):
+        interrupted = state.get("key") == key and "digest" not in state
+        if not (stage.resumable and interrupted):
             _remove(artefact)
             state = {"key": key, "seconds": 0.0}
         self._write_state(stage, {"key": key, "seconds": state["seconds"]})

@@ -1,6 +1,5 @@
 """Single-file checkpoints that are either whole or absent, also when the process is killed while it writes."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
-from starcoder.errors import UserError
+from starcoder.errors import UserError, one_line
 from starcoder.storage import atomic_file
 
 
@@ -63,7 +62,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {path}") from None
-    except (RuntimeError, EOFError, pickle.UnpicklingError, IsADirectoryError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"the checkpoint {path} is damaged ({reason}); delete it to start over") from None
+    except Exception as error:  # torch and pickle raise what they stumble over
+        raise UserError(f"the checkpoint {path} is damaged ({one_line(error)}); delete it to start over") from None
     return content

@@ -4,6 +4,7 @@ import logging
 import warnings
 
 from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from starcoder.errors import UserError, one_line
@@ -32,8 +33,19 @@ class StarCoderCLI(LightningCLI):
         return {name: LightningCLI.subcommands()[name] for name in ("fit", "validate")}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Every run keeps a checkpoint: the recipe's section `checkpoint`."""
+        """Every run keeps a checkpoint, the recipe's section `checkpoint`, and has one seed for everything."""
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
+        for target in ("model.seed", "data.seed"):
+            parser.link_arguments("seed_everything", target, compute_fn=int)
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse to validate weights that nobody trained."""
+        options = self.config[self.subcommand]
+        if self.subcommand == "validate" and not (options.ckpt_path or options.model.init_from):
+            raise UserError("starcoder validate: name the weights with --ckpt_path or --model.init_from")
+
+    def _parse_ckpt_path(self) -> None:
+        """The recipe and the options decide; a checkpoint does not override them."""
 
 
 def run(args: list[str]) -> None:
@@ -42,12 +54,13 @@ def run(args: list[str]) -> None:
     Raises:
         UserError: for an unknown key, a value of the wrong type, or a file that is missing.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for harmless in _HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", message=harmless)
     try:
         StarCoderCLI(args)
-    except ArgumentError as error:
+    except (ArgumentError, MisconfigurationException) as error:
         raise UserError(f"starcoder {args[0]}: {one_line(error)}") from None
 
 

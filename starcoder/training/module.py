@@ -11,8 +11,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric
 
-from starcoder.errors import UserError
+from starcoder.errors import UserError, one_line
 from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.training.checkpoint import read_checkpoint
 
@@ -51,7 +52,19 @@ class StarCoderModule(LightningModule):
         seed: int = 1234,
     ) -> None:
         super().__init__()
+        wrong = {
+            f"learning_rate is {learning_rate}, not above 0": learning_rate <= 0,
+            f"min_learning_rate is {min_learning_rate}, below 0": min_learning_rate < 0,
+            f"warmup_steps is {warmup_steps}, below 0": warmup_steps < 0,
+            f"decay_steps is {decay_steps}, not above 0": decay_steps is not None and decay_steps < 1,
+            f"weight_decay is {weight_decay}, below 0": weight_decay < 0,
+            f"beta1 {beta1} or beta2 {beta2} is outside [0, 1)": not (0 <= beta1 < 1 and 0 <= beta2 < 1),
+            f"epsilon is {epsilon}, not above 0": epsilon <= 0,
+        }
+        if any(wrong.values()):
+            raise UserError("model: " + "; ".join(problem for problem, holds in wrong.items() if holds))
         self.save_hyperparameters()
+        self.mean_val_loss = MeanMetric()
         self.flops_per_batch = 0
         self.model: StarCoder | None = None
 
@@ -62,7 +75,7 @@ class StarCoderModule(LightningModule):
         hp = self.hparams
         overrides = hp["overrides"] or {}
         if hp["init_from"]:
-            self.model = StarCoder.from_pretrained(hp["init_from"], **overrides)
+            self.model = StarCoder.from_pretrained(hp["init_from"], dtype=torch.float32, **overrides)
         else:
             self.model = StarCoder(StarCoderConfig.preset(hp["preset"], **overrides), seed=hp["seed"])
         self._check_data(self.model.config)
@@ -75,7 +88,8 @@ class StarCoderModule(LightningModule):
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Log the mean loss in nats over all validation batches (B, T+1)."""
-        self.log("val_loss", self._loss(batch), on_epoch=True, prog_bar=True, sync_dist=True, batch_size=len(batch))
+        self.mean_val_loss.update(self._loss(batch), weight=len(batch))
+        self.log("val_loss", self.mean_val_loss, prog_bar=True)
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
         """Key dropout by (seed, micro-batch, rank), so that a resumed run draws what the uninterrupted one would."""
@@ -105,6 +119,20 @@ class StarCoderModule(LightningModule):
         """Keep the model's shape beside its weights, so that a checkpoint explains itself."""
         assert self.model is not None
         checkpoint["model_config"] = asdict(self.model.config)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another shape.
+
+        Raises:
+            UserError: naming the fields that differ.
+        """
+        assert self.model is not None
+        ours, theirs = asdict(self.model.config), checkpoint.get("model_config", {})
+        differing = [
+            f"{name} {theirs.get(name)} instead of {value}" for name, value in ours.items() if theirs.get(name) != value
+        ]
+        if differing:
+            raise UserError(f"the checkpoint holds another model: {', '.join(differing)}")
 
     def _loss(self, batch: Tensor) -> Tensor:
         assert self.model is not None
@@ -146,7 +174,10 @@ def load_trained(checkpoint: Path) -> StarCoder:
     shape = content.get("model_config")
     if shape is None or not state:
         raise UserError(f"{checkpoint} is no checkpoint of this kit's training")
-    with torch.device("meta"):
-        model = StarCoder(StarCoderConfig(**shape))
-    model.load_state_dict(state, assign=True)
+    try:
+        with torch.device("meta"):
+            model = StarCoder(StarCoderConfig(**shape))
+        model.load_state_dict(state, assign=True)
+    except (TypeError, RuntimeError) as error:
+        raise UserError(f"{checkpoint} does not fit this version of the kit: {one_line(error)}") from None
     return model

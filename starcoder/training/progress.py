@@ -25,7 +25,8 @@ class Throughput(ThroughputMonitor):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if trainer.strategy.root_device.type == "cpu":
-            self.available_flops = int(matmul_peak(torch.float32))
+            dtype = torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float32
+            self.available_flops = int(matmul_peak(dtype))
             for throughput in self._throughputs.values():
                 throughput.available_flops = self.available_flops
 

@@ -1,88 +1,123 @@
-"""Tokenizing a corpus into shards against the tokenizer alone, both on the same number of processes.
+"""Tokenizing a corpus into shards beside the tokenizer alone, both in two processes, taking turns in one run.
 
-Run by `make bench`, or `python -m tests.benchmarks.bench_shards [processes] [rounds]`. Shards include everything that a
-user waits for: starting the processes, reading parquet, metadata, encoding, hashing and writing.
+Run by `make bench`, or `python -m tests.benchmarks.bench_shards [--processes N] [--rounds N]`. The time for shards is all
+that a user waits for: starting processes, reading parquet, metadata, encoding, hashing and writing. The tokenizer alone
+runs twice: on texts that its processes hold from the start, and on texts that are sent to them, as a reader must.
 """
 
-import sys
+import argparse
+import contextlib
+import os
+import resource
+import statistics
+import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
 
-from starcoder.corpus.document import Document, read_documents, write_documents
+from starcoder.corpus.document import Document, write_documents
 from starcoder.tokenizer import Tokenizer, load, train
 from starcoder.training.shards import tokenize
-from starcoder.training.stream import import_litdata, open_shards
+from starcoder.training.stream import open_shards
 
 CHARACTERS = 56_000_000
+BATCH_CHARACTERS = 2**20
 VOCAB_SIZE = 4096
 
+tokenizer: Tokenizer
+batches: list[list[str]] = []
 
-def main(processes: int = 2, rounds: int = 5) -> None:
-    import_litdata()
+
+def main() -> None:
+    global tokenizer
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        write_documents(root / "corpus", "train", list(installed_code(root / "corpus")))
-        train((d.content for d in list(read_documents(root / "corpus", "train"))[::8]), VOCAB_SIZE).save(root / "tok")
-        alone, shards = [], []
-        for _ in range(rounds):
-            alone.append(tokenizer_alone(root, processes))
-            start = time.perf_counter()
-            tokenize(root / "corpus", root / "tok", root / "shards", num_workers=processes)
-            shards.append(time.perf_counter() - start)
+        (root / "corpus").mkdir()
+        documents = installed_code()
+        write_documents(root / "corpus", "train", documents)
+        train((document.content for document in documents[::8]), VOCAB_SIZE).save(root / "tokenizer")
+        tokenizer = load(root / "tokenizer")
+        fill_batches(documents)
+        pool = get_context("fork").Pool  # the processes have tokenizer and texts at once
+
+        def held(processes: int) -> None:
+            with pool(processes) as workers:
+                list(workers.imap_unordered(encode_held, range(len(batches))))
+
+        def sent(processes: int) -> None:
+            with pool(processes) as workers:
+                list(workers.imap_unordered(encode, batches))
+
+        def shards(processes: int) -> None:
+            tokenize(root / "corpus", root / "tokenizer", root / "shards", num_workers=processes)
+
+        rounds = [[timed(run, arguments.processes) for run in (held, sent, shards)] for _ in range(arguments.rounds)]
         tokens = open_shards(root / "shards").n_tokens
-    ratios = sorted(a / s for a, s in zip(alone, shards, strict=True))
-    print(f"{tokens / 1e6:.1f} M tokens, {processes} processes, {rounds} rounds, medians")
-    print(f"tokenizer alone  {median(alone):6.2f} s  {tokens / median(alone) / 1e6:.2f} M tokens/s")
-    print(f"into shards      {median(shards):6.2f} s  {tokens / median(shards) / 1e6:.2f} M tokens/s")
-    print(f"shards / alone   {median(ratios):.3f}  (range {ratios[0]:.3f} … {ratios[-1]:.3f})")
+    show(["tokenizer alone, texts held", "tokenizer alone, texts sent", "into shards"], rounds, tokens)
 
 
-def installed_code(folder: Path) -> Iterator[Document]:
-    """Source files of the installed packages, as many as there are or `CHARACTERS` in all."""
-    folder.mkdir()
-    packages = next(Path(path) for path in sys.path if path.endswith("site-packages"))
+def installed_code() -> list[Document]:
+    """Source files of the installed packages, about `CHARACTERS` in all."""
+    packages = Path(sysconfig.get_path("purelib"))
+    documents: list[Document] = []
     left = CHARACTERS
     for path in sorted(packages.rglob("*.py")):
-        text = path.read_text(encoding="utf-8", errors="ignore")
+        text = path.read_text(encoding="utf-8", errors="replace")
         name = path.relative_to(packages)
-        yield Document(name.parts[0], name.as_posix(), "python", "py", ("MIT",), len(text.encode()), text)
+        documents.append(Document(name.parts[0], name.as_posix(), "python", "py", (), len(text.encode()), text))
         left -= len(text)
         if left < 0:
-            return
+            break
+    return documents
 
 
-def tokenizer_alone(root: Path, processes: int) -> float:
-    """Seconds until every process has encoded its share of the texts, held in memory before the clock starts."""
-    context = get_context("spawn")
-    ready, go, done = (context.Barrier(processes + 1) for _ in range(3))
-    workers = [
-        context.Process(target=encode_share, args=(root, i, processes, ready, go, done)) for i in range(processes)
-    ]
-    for worker in workers:
-        worker.start()
-    ready.wait()
-    start = time.perf_counter()
-    go.wait()
-    done.wait()
-    seconds = time.perf_counter() - start
-    for worker in workers:
-        worker.join()
-    return seconds
+def fill_batches(documents: list[Document]) -> None:
+    filled = BATCH_CHARACTERS
+    for document in documents:
+        if filled >= BATCH_CHARACTERS:
+            batches.append([])
+            filled = 0
+        batches[-1].append(document.content)
+        filled += len(document.content)
 
 
-def encode_share(root: Path, index: int, processes: int, ready: object, go: object, done: object) -> None:
-    tokenizer: Tokenizer = load(root / "tok")
-    texts = [document.content for document in read_documents(root / "corpus", "train")][index::processes]
-    ready.wait()
-    go.wait()
-    for i in range(0, len(texts), 100):
-        tokenizer.encode_batch(texts[i : i + 100])
-    done.wait()
+def encode(texts: list[str]) -> int:
+    return sum(map(len, tokenizer.encode_batch(texts)))
+
+
+def encode_held(index: int) -> int:
+    return encode(batches[index])
+
+
+def timed(run: Callable[[int], None], processes: int) -> tuple[float, float]:
+    """Wall-clock and CPU seconds of this process and those that it started."""
+    start, before = time.perf_counter(), cpu_seconds()
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        run(processes)
+    return time.perf_counter() - start, cpu_seconds() - before
+
+
+def cpu_seconds() -> float:
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def show(names: list[str], rounds: list[list[tuple[float, float]]], tokens: int) -> None:
+    """Print medians over the rounds, and those of the ratios to the last contender."""
+    print(f"{tokens / 1e6:.1f} M tokens, {len(rounds)} rounds   wall s   Mtok/s   shards/this   CPU s   shards/this")
+    for i, name in enumerate(names):
+        wall, cpu = (statistics.median(row[i][clock] for row in rounds) for clock in (0, 1))
+        ratios = [statistics.median(row[i][clock] / row[-1][clock] for row in rounds) for clock in (0, 1)]
+        print(
+            f"{name:<28}   {wall:6.2f}   {tokens / wall / 1e6:6.2f}   {ratios[0]:11.3f}   {cpu:5.2f}   {ratios[1]:11.3f}"
+        )
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main()

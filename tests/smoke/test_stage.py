@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from starcoder.errors import UserError
 from starcoder.smoke.stage import Stage, Workspace, digest, states
 
 
@@ -37,6 +38,28 @@ def test_a_stage_runs_once_and_again_when_what_it_depends_on_changes(tmp_path: P
     assert chain(tmp_path, recorder) == []
     assert chain(tmp_path, recorder, first="c") == ["one", "two"]
     assert chain(tmp_path, recorder, first="c", fact="another interpreter") == ["one", "two"]
+
+
+def test_a_folder_is_for_one_run_at_a_time(tmp_path: Path) -> None:
+    with Workspace(tmp_path, Recorder()), pytest.raises(UserError, match="another run"):
+        Workspace(tmp_path, Recorder()).__enter__()
+    Workspace(tmp_path, Recorder()).__enter__().lock.close()
+
+
+def test_a_damaged_resumable_artefact_is_not_resumed(tmp_path: Path) -> None:
+    found: list[bool] = []
+
+    def train(command: list[str]) -> None:
+        folder = tmp_path / "run"
+        found.append((folder / "weights").exists())
+        folder.mkdir(exist_ok=True)
+        (folder / "weights").write_text("trained")
+
+    stage = Stage("run", ("x",), code=("errors.py",), resumable=True)
+    Workspace(tmp_path, train).run(stage)
+    (tmp_path / "run" / "weights").write_text("damaged")
+    Workspace(tmp_path, train).run(stage)
+    assert found == [False, False]
 
 
 def test_a_damaged_artefact_is_made_again(tmp_path: Path) -> None:
