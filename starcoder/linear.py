@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_ONEDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]  # torch lacks the annotation
+
 
 class Linear(nn.Linear):
     """`nn.Linear` that multiplies a single row in slices."""
@@ -32,7 +34,7 @@ def thin_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     if x.dtype != torch.float32 or x.device.type != "cpu":
         return F.linear(x, weight, bias)
     rows = x.flatten(0, -2)  # (M, C)
-    if len(rows) >= 8 and torch.backends.mkldnn.is_available():
+    if len(rows) >= 8 and _ONEDNN:
         out = F.linear(rows.to_mkldnn(), weight, bias).to_dense()
     else:
         out = _linear_in_slices(rows, weight, bias)

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_CHUNK_BYTES = 96 * 2**20  # of logits: long enough for matrix products to run at full speed
+_CHUNK_BYTES = 48 * 2**20  # of logits: long enough for matrix products to run at full speed
 _BLOCK_BYTES = 3 * 2**20  # of fp32 softmax rows on CPU: few enough for its passes to stay in the cache
+_TILE = 4096  # rows of the weight's gradient whose product, before it is added in fp32, stays in the cache
 
 
 def linear_cross_entropy(
@@ -29,7 +30,7 @@ def linear_cross_entropy(
         hidden: (N, C).
         weight: (V, C).
         targets: (N,) int64 in [0, V), or `ignore_index` where a token does not count.
-        chunk_size: tokens whose logits exist at a time; about 100 MB of logits when not given.
+        chunk_size: tokens whose logits exist at a time; about 50 MB of logits when not given.
         ignore_index: the target that neither counts nor gives a gradient.
 
     Returns:
@@ -95,4 +96,5 @@ def _add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:
     if a.dtype == total.dtype:
         torch.addmm(total, a, b, out=total)
     else:
-        total += a @ b
+        for part, rows in zip(torch.split(total, _TILE), torch.split(a, _TILE), strict=True):
+            part += rows @ b

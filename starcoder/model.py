@@ -277,7 +277,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
         """Map x (B, T, C) to (B, T, C)."""
         x = x + self.drop(self.attn(self.ln_1(x), cache))
-        return x + self.drop(self.mlp(self.ln_2(x)))  # type: ignore[no-any-return]  # Module.__call__ is untyped
+        out: Tensor = x + self.drop(self.mlp(self.ln_2(x)))
+        return out
 
 
 class Transformer(nn.Module):

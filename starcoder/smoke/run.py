@@ -114,7 +114,7 @@ def training_stages(root: Path, recipes: Path, steps: int) -> list[Stage]:
             "report",
             _command("smoke report", workspace=root),
             digest_of="results.json",
-            code=("smoke", "release", "generation.py", "model.py", "tokenizer.py"),
+            code=("smoke", "release", "generation.py", "model.py", "linear.py", "tokenizer.py"),
             reads=("corpus", "tokenizer", "shards/train", "pretrain", "starcoderbase", "finetune", "starcoder"),
         ),
     ]
@@ -151,7 +151,7 @@ def _fit_stage(name: str, root: Path, recipes: list[Path], steps: int, inputs: d
 def _export_stage(name: str, root: Path, training: str) -> Stage:
     checkpoint, tokenizer = root / training / "checkpoints" / "last.ckpt", root / "tokenizer"
     command = _command("export", checkpoint=checkpoint, tokenizer=tokenizer, output=root / name)
-    return Stage(name, command, code=("release", "model.py"), reads=(training, "tokenizer"))
+    return Stage(name, command, code=("release", "model.py", "linear.py"), reads=(training, "tokenizer"))
 
 
 def _command(name: str, **options: object) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """Tokenizing a corpus into shards beside the tokenizer alone, both in two processes, taking turns in one run.
 
-Run by `make bench`, or `python -m tests.benchmarks.bench_shards [--processes N] [--rounds N]`. The time for shards is all
-that a user waits for: starting processes, reading parquet, metadata, encoding, hashing and writing. The tokenizer alone
-runs twice: on texts that its processes hold from the start, and on texts that are sent to them, as a reader must.
+Run by `make bench`, or `python -m tests.benchmarks.bench_shards [--processes N] [--rounds N]`. The time for shards is
+all that a user waits for: starting processes, reading parquet, metadata, encoding, hashing and writing. The tokenizer
+alone runs twice: on texts that its processes hold from the start, and on texts that are sent to them, as a reader must.
 """
 
 import argparse
@@ -31,7 +31,7 @@ batches: list[list[str]] = []
 
 
 def main() -> None:
-    global tokenizer
+    global tokenizer  # noqa: PLW0603  # forked processes inherit it
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
@@ -98,7 +98,7 @@ def encode_held(index: int) -> int:
 def timed(run: Callable[[int], None], processes: int) -> tuple[float, float]:
     """Wall-clock and CPU seconds of this process and those that it started."""
     start, before = time.perf_counter(), cpu_seconds()
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
         run(processes)
     return time.perf_counter() - start, cpu_seconds() - before
 
@@ -109,14 +109,14 @@ def cpu_seconds() -> float:
 
 
 def show(names: list[str], rounds: list[list[tuple[float, float]]], tokens: int) -> None:
-    """Print medians over the rounds, and those of the ratios to the last contender."""
-    print(f"{tokens / 1e6:.1f} M tokens, {len(rounds)} rounds   wall s   Mtok/s   shards/this   CPU s   shards/this")
+    """Print medians over the rounds, and the median share of each contender's speed that shards reach."""
+    print(
+        f"{tokens / 1e6:.1f} M tokens, {len(rounds)} rounds        wall s  Mtok/s  shards reach   CPU s  shards reach"
+    )
     for i, name in enumerate(names):
         wall, cpu = (statistics.median(row[i][clock] for row in rounds) for clock in (0, 1))
-        ratios = [statistics.median(row[i][clock] / row[-1][clock] for row in rounds) for clock in (0, 1)]
-        print(
-            f"{name:<28}   {wall:6.2f}   {tokens / wall / 1e6:6.2f}   {ratios[0]:11.3f}   {cpu:5.2f}   {ratios[1]:11.3f}"
-        )
+        share = [statistics.median(row[i][clock] / row[-1][clock] for row in rounds) for clock in (0, 1)]
+        print(f"{name:<30} {wall:7.2f} {tokens / wall / 1e6:7.2f} {share[0]:13.3f} {cpu:7.2f} {share[1]:13.3f}")
 
 
 if __name__ == "__main__":

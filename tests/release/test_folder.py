@@ -119,7 +119,7 @@ def test_saving_replaces_a_model_but_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("words")
     for taken in (tmp_path / "thesis", tmp_path / "thesis" / "chapter1.tex"):
-        with pytest.raises(UserError, match="something else than a model"):
+        with pytest.raises(UserError, match="holds something else"):
             model().save_pretrained(taken)
     assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "words"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "thesis"]

@@ -64,7 +64,7 @@ class TestMetadata:
         seen = set()
         for i in range(1000):
             fields = {18: "owner/name", 5: f"a/{i}.py", 6: "1-10"}
-            ids = encode_document(document("import os\n", i, stars=7), tokenizer, seed=3)
+            ids = list(encode_document(document("import os\n", i, stars=7), tokenizer, seed=3))
             present = tuple(field for field in fields if field in ids)
             texts = [fields[field] for field in present]
             if texts:
