@@ -16,6 +16,9 @@ export IPYTHONDIR := $(CURDIR)/build/cache/ipython
 export JUPYTER_DATA_DIR := $(CURDIR)/build/cache/jupyter
 export JUPYTER_RUNTIME_DIR := $(CURDIR)/build/cache/jupyter
 
+# Threads that wait for each other sleep: spinning, they cost a shared machine ten times the time.
+export OMP_WAIT_POLICY := PASSIVE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup smoke test check bench notebooks lock resolve clean
 
@@ -44,7 +47,8 @@ check: $(STAMP) ## lint, format, types, lock
 	$(BIN)/python -m pip check
 
 bench: $(STAMP) ## measure against peers, side by side
-	@for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for file in tests/benchmarks/bench_*.py; do \
+	  name=$$(basename $$file .py); echo "== $$name"; $(BIN)/python -m tests.benchmarks.$$name || exit 1; done
 
 notebooks: $(STAMP) ## execute the tutorials [SAVE=1 keeps their outputs]
 	$(BIN)/jupyter execute $(if $(SAVE),--inplace) notebooks/*.ipynb

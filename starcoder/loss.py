@@ -37,7 +37,7 @@ def linear_cross_entropy(
         fp32 scalar; 0 when no token counts.
     """
     device = hidden.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     chunk_size = chunk_size or max(1, _CHUNK_BYTES // (weight.size(0) * weight.element_size()))
@@ -97,4 +97,4 @@ def _add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:
         torch.addmm(total, a, b, out=total)
     else:
         for part, rows in zip(torch.split(total, _TILE), torch.split(a, _TILE), strict=True):
-            part += rows @ b
+            part.add_(rows @ b)

@@ -23,8 +23,10 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tiktoken
 import tokenizers
+from numpy.typing import NDArray
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from starcoder.errors import UserError
@@ -98,7 +100,9 @@ class Tokenizer:
         ranks = {token: rank for rank, token in enumerate(self._bytes) if rank >= first}
         self._byte_ids = {byte: ranks[bytes([byte])] for byte in range(256) if bytes([byte]) in ranks}
         self._missing = sorted(set(range(256)) - self._byte_ids.keys())
-        self._fast = tiktoken.Encoding("starcoder", pat_str=_WORD, mergeable_ranks=ranks, special_tokens={})
+        # `encode_array` needs one special token, which it never allows: with none, tiktoken's search for one is slow.
+        special = {SENTINELS[EOD]: EOD}
+        self._fast = tiktoken.Encoding("starcoder", pat_str=_WORD, mergeable_ranks=ranks, special_tokens=special)
         self.digest = hashlib.sha256("\n".join(symbols).encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
@@ -111,6 +115,13 @@ class Tokenizer:
             if byte in raw:
                 raise UserError(f"a text needs byte 0x{byte:02X}, for which the vocabulary has no symbol: leave it out")
         return encode(text)
+
+    def encode_array(self, text: str) -> NDArray[np.uint32]:
+        """Ids as by `encode`, in an array: tiktoken fills it without a list, an eighth faster."""
+        plain = text.isascii() or (not self._missing and not _RAW_BYTES.search(text))
+        if not plain or (len(text) >= 500_000 and _ENDLESS_BLANK.search(text)):
+            return np.array(self.encode(text), dtype=np.uint32)
+        return self._fast.encode_to_numpy(text, disallowed_special=())
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """Ids of each text, on the calling thread: shards are written by processes, not threads."""

@@ -350,3 +350,9 @@ class TestCommand:
 def test_starts_without_torch() -> None:
     code = "import sys, starcoder.tokenizer; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("text", ["", "x = 1\n", "<|endoftext|> a <fim_prefix>", "é漢😀", "\udc80 x", " " * 600_000])
+def test_encode_array_gives_the_ids_of_encode(text: str) -> None:
+    tokenizer = train(["def function(argument):\n    return argument\n"], 290)
+    assert tokenizer.encode_array(text).tolist() == tokenizer.encode(text)

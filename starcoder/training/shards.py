@@ -32,7 +32,7 @@ from tqdm import tqdm
 from starcoder.corpus.document import Document, read_documents
 from starcoder.errors import UserError
 from starcoder.storage import atomic_folder
-from starcoder.tokenizer import EOD, Sentinel, Tokenizer, load
+from starcoder.tokenizer import Sentinel, Tokenizer, load
 from starcoder.training.stream import Chunk, ShardsMetadata, sha256
 
 METADATA_RATE = 0.2
@@ -128,23 +128,21 @@ def star_bucket(stars: int | None) -> str:
     return next((name for limit, name in _STAR_BUCKETS if (stars or 0) <= limit), "1000+")
 
 
-def encode_document(document: Document, tokenizer: Tokenizer, seed: int) -> list[int]:
-    """Ids of metadata, content and <|endoftext|>.
+def encode_document(document: Document, tokenizer: Tokenizer, seed: int) -> NDArray[Any]:
+    """Ids of metadata, content and <|endoftext|>, in the type that they have on disk.
 
     Raises:
         UserError: when the vocabulary has no symbol for a character.
     """
-    head: list[int] = []
-    ids: list[int] = []
+    dtype = _dtype(tokenizer)
     try:
-        for part in segments(document, seed):
-            head += ids
-            ids = [part.value] if isinstance(part, Sentinel) else tokenizer.encode(part)
+        ids = [
+            np.array([part.value]) if isinstance(part, Sentinel) else tokenizer.encode_array(part)
+            for part in [*segments(document, seed), Sentinel.EOD]
+        ]
     except UserError as error:
         raise UserError(f"{document.name}: {error}") from None
-    ids[:0] = head  # the long part, the last, is not copied
-    ids.append(EOD)
-    return ids
+    return np.concatenate(ids, dtype=dtype, casting="unsafe")
 
 
 @dataclass(frozen=True)
@@ -157,9 +155,7 @@ class _Batch:
 
 
 def _encode_batch(documents: list[Document], tokenizer: Tokenizer, seed: int) -> _Batch:
-    dtype = _dtype(tokenizer)
-    # One by one, while they are in the CPU's cache; numpy reads a list into 32 bits twice as fast as into 16.
-    ids = [np.array(encode_document(document, tokenizer, seed), np.uint32).astype(dtype) for document in documents]
+    ids = [encode_document(document, tokenizer, seed) for document in documents]
     return _Batch(np.concatenate(ids), [len(part) for part in ids], [document.language for document in documents])
 
 
