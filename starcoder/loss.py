@@ -24,7 +24,8 @@ def linear_cross_entropy(
     """Mean cross-entropy in nats of the logits `hidden @ weight.T` against `targets`.
 
     Products run in the dtype of `hidden` and `weight` (under autocast, in its dtype); the softmax, the loss and the
-    weight's gradient summed over chunks are fp32. A second derivative is not defined.
+    weight's gradient summed over chunks are fp32. The gradient has no gradient, and the backward
+    pass can run once only, as it scales in place.
 
     Args:
         hidden: (N, C).
@@ -75,7 +76,7 @@ class _SummedLoss(torch.autograd.Function):
         if grad_hidden is not None:
             grad_hidden = grad_hidden * grads[0]
         if grad_weight is not None:
-            grad_weight = (grad_weight * grads[0]).to(ctx.dtype)
+            grad_weight = grad_weight.mul_(grads[0]).to(ctx.dtype)  # another (V, C) would be the peak of the whole step
         return grad_hidden, grad_weight, None, None, None, None
 
 

@@ -26,6 +26,9 @@ def verify(folder: Path) -> None:
     if find_spec("transformers") is None:
         raise UserError("verify compares with transformers, which is not installed: pip install transformers")
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
 
     ours, vocabulary = StarCoder.from_pretrained(folder, dtype=torch.float32).eval(), tokenizers.load(folder)
     theirs, their_vocabulary = (

@@ -30,6 +30,7 @@ from starcoder.smoke.metrics import read_metrics
 from starcoder.smoke.stage import states
 from starcoder.storage import atomic_folder
 from starcoder.tokenizer import Tokenizer
+from starcoder.training.checkpoint import read_checkpoint
 from starcoder.training.data import Windows
 from starcoder.training.stream import open_shards
 
@@ -78,7 +79,8 @@ def _training_tokens(workspace: Path, context_length: int) -> Any:
 def _training(workspace: Path) -> dict[str, Any]:
     """How much there was to train on, and how much was seen."""
     metadata = open_shards(workspace / "shards" / "train").metadata
-    steps = {name: int(read_metrics(workspace / name / "metrics")[-1]["step"]) + 1 for name in ("pretrain", "finetune")}
+    checkpoints = {name: workspace / name / "checkpoints" / "last.ckpt" for name in ("pretrain", "finetune")}
+    steps = {name: read_checkpoint(path)["global_step"] for name, path in checkpoints.items()}
     return {"distinct_tokens": sum(chunk.tokens for chunk in metadata.chunks), "steps": steps}
 
 
