@@ -28,7 +28,7 @@ def verify(folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it without types
 
     ours, vocabulary = StarCoder.from_pretrained(folder, dtype=torch.float32).eval(), tokenizers.load(folder)
     theirs, their_vocabulary = (
