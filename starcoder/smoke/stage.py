@@ -78,11 +78,12 @@ class Workspace:
         """Bring `stage` up to date, saying what is done and how long it took."""
         key = self.keys[stage.name] = self._key(stage)
         artefact, state = self.root / stage.name, self._read_state(stage)
-        if state.get("key") == key and state.get("digest") == digest(artefact, stage.digest_of):
+        finished = state.get("key") == key and "digest" in state
+        if finished and state["digest"] == digest(artefact, stage.digest_of):
             print(f"== {stage.name}: up to date", flush=True)
             return
         print(f"== {stage.name}\n$ starcoder {' '.join(stage.command)}", flush=True)
-        interrupted = state.get("key") == key and "digest" not in state
+        interrupted = state.get("key") == key and not finished
         if not (stage.resumable and interrupted):
             _remove(artefact)
             state = {"key": key, "seconds": 0.0}

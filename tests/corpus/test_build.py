@@ -165,7 +165,7 @@ def test_bad_options(source: Path, tmp_path: Path, options: dict[str, object], m
 
 
 def test_a_folder_that_is_no_corpus_is_not_replaced(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="exists and is not a corpus"):
+    with pytest.raises(UserError, match="holds something else"):
         build(source, source, "MIT")
     assert (source / "small0/a.py").exists()
     (tmp_path / "empty").mkdir()

@@ -19,6 +19,8 @@ class Recorder:
 
     def __call__(self, command: list[str]) -> None:
         self.calls.append(command)
+        if len(command) == 1:
+            return
         path = Path(command[0])
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(command[1])
@@ -131,3 +133,6 @@ def test_a_killed_stage_leaves_a_state_that_is_not_done(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert "digest" not in states(tmp_path)["one"]
+    recorder = Recorder()
+    Workspace(tmp_path, recorder).run(Stage("one", ("x",), code=("errors.py",)))
+    assert recorder.calls == [["x"]]
