@@ -6,6 +6,7 @@ LOCK := requirements.lock
 STAMP := $(VENV)/.up-to-date
 EXTRAS := corpus,report,dev
 
+PINS ?=
 SMOKE_MINUTES ?= 5
 SMOKE_DIR ?= build/smoke
 FRESH ?=
@@ -53,9 +54,9 @@ bench: $(STAMP) ## measure against peers, side by side
 notebooks: $(STAMP) ## execute the tutorials [SAVE=1 keeps their outputs]
 	$(BIN)/jupyter execute $(if $(SAVE),--inplace) notebooks/*.ipynb
 
-lock: ## resolve the newest versions into the lock
+lock: ## resolve the newest versions into the lock [PINS='torch==2.14.1' keeps one back]
 	$(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check $(PINS) --editable ".[$(EXTRAS)]"
 	{ echo "# Made by 'make lock' on $$(build/lock/bin/python --version); CUDA's parts exist on Linux alone."; \
 	  build/lock/bin/python -m pip freeze --exclude-editable \
 	  | sed -E '/^(nvidia-|cuda-|triton)/ s/$$/ ; sys_platform == "linux"/'; } > $(LOCK)

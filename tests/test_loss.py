@@ -183,3 +183,11 @@ def test_inside_a_compiled_function() -> None:
     assert compiled.item() == pytest.approx(value.item(), rel=1e-5)
     assert gradient is not None
     assert relative_error(hidden.grad, 2 * gradient) < 1e-5
+
+
+def test_a_second_backward_is_an_error_never_a_wrong_gradient() -> None:
+    hidden, weight, targets = inputs(20)
+    loss = linear_cross_entropy(hidden, weight, targets)
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="inplace operation"):
+        loss.backward()
