@@ -142,12 +142,14 @@ def _print(results: dict[str, Any]) -> None:
 
 
 def _page(workspace: Path, results: dict[str, Any]) -> str:
+    # A run that was resumed shortly before its end has no window of steps to average over.
+    rates = [row for row in read_metrics(workspace / "pretrain" / "metrics") if "train/device/mfu" in row]
     environment = Environment(loader=PackageLoader("starcoder.smoke"), autoescape=True, trim_blocks=True)
     return environment.get_template("report.html").render(
         **results,
         curve=_loss_curve(workspace, results["loss"]["rows"]),
         stages={name: state["seconds"] for name, state in states(workspace).items() if "digest" in state},
-        throughput=read_metrics(workspace / "pretrain" / "metrics")[-1],
+        throughput=rates[-1] if rates else None,
     )
 
 

@@ -58,7 +58,7 @@ class LogLines(Callback):
         print(line, flush=True)
 
 
-def matmul_peak(dtype: torch.dtype, size: int = 2048, repeats: int = 3) -> float:
+def matmul_peak(dtype: torch.dtype, size: int = 2048, repeats: int = 5) -> float:
     """FLOP/s of the best of a few square matrix products on the CPU, with the threads that torch uses."""
     a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
     best = min(_seconds(a, b) for _ in range(repeats + 1))
