@@ -17,7 +17,7 @@ export IPYTHONDIR := $(CURDIR)/build/cache/ipython
 export JUPYTER_DATA_DIR := $(CURDIR)/build/cache/jupyter
 export JUPYTER_RUNTIME_DIR := $(CURDIR)/build/cache/jupyter
 
-# Threads that wait for each other sleep: spinning, they cost a shared machine ten times the time.
+# Threads that wait for each other sleep: spinning, a training step beside another job took seven to nine times as long.
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help

@@ -34,7 +34,7 @@ LIGHTNING_COMMANDS = ("fit", "validate")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line `argv`, the process's own by default; a mistake exits with 2, an interrupt with 130."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads make a shared machine ten times slower
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning is several times slower beside other jobs
     try:
         run(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
