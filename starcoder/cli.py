@@ -16,7 +16,7 @@ from starcoder.errors import UserError, one_line
 COMMANDS = {
     "corpus build": ("starcoder.corpus.build:build", "build a corpus of permissively licensed code (§3, §5.1)"),
     "corpus inspect": ("starcoder.corpus.build:inspect", "show what a corpus holds, and what was rejected and why"),
-    "tokenizer train": ("starcoder.tokenizer:train_tokenizer", "train the byte-level BPE on a corpus (§5.3)"),
+    "tokenizer train": ("starcoder.corpus.vocabulary:train_tokenizer", "train the byte-level BPE on a corpus (§5.3)"),
     "tokenize": ("starcoder.training.shards:tokenize", "write a corpus as token shards"),
     "fit": ("starcoder.training.fit:run", "train: pretraining or fine-tuning, by recipe (§5.5-5.6)"),
     "validate": ("starcoder.training.fit:run", "measure the validation loss of a checkpoint"),

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from starcoder import tokenizer as tokenizers
 from starcoder.errors import UserError
-from starcoder.linear import thin_linear
+from starcoder.linear import linear
 from starcoder.model import KVCache, StarCoder
 from starcoder.release.folder import local_folder
 from starcoder.tokenizer import EOD, FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Tokenizer
@@ -214,7 +214,7 @@ def _decode(
         return completions
     hidden, cache = _prefill(model, [prompts[row] for row in rows], max(room))
     while rows:
-        tokens = choose(thin_linear(hidden, table), sampling, [rngs[row] for row in rows])  # (B,)
+        tokens = choose(linear(hidden, table), sampling, [rngs[row] for row in rows])  # (B,)
         grows = [
             _grow(completions[row], token, room[row], ends) for row, token in zip(rows, tokens.tolist(), strict=True)
         ]

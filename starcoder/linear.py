@@ -1,48 +1,82 @@
-"""The linear layer, fast also for the few rows a step that decoding gives it.
+"""The linear layer, fast on CPU too, from the single row of decoding to the thousands of training.
 
-Decoding is bound by how fast weights stream from memory. On CPU, PyTorch hands fp32 products to MKL, which for a single
-row reads 10 GB/s where a core can do 25, and for a few rows of a long table reaches a third of the core's FLOPs.
+PyTorch hands fp32 products on CPU to MKL, which leaves much of some processors unused. On two Zen 4 cores, GFLOP/s:
 
-    rows           1 … 7                                 8 or more
-    nn.Linear      1: slices multiplied side by side     MKL
-    output head    slices multiplied side by side        oneDNN
+    4096 rows, (2048, 512)            output         gradient of x      gradient of the weight
+    MKL                               116-139        127-167            143-162
+    oneDNN                            151-160        184-208            115-120
+
+and for few rows, which are bound by how fast the weight streams from memory, in GB/s of a (49152, 512) head:
+
+    rows                              1       2       8       32
+    MKL                               11      5       6       3
+    oneDNN                            25      17      13      7
+    slices multiplied side by side    33      27      13      5
+
+Hence oneDNN from eight rows on, slices below, and MKL for the gradient of the weight. Other devices and dtypes take
+`F.linear`.
 
 Shapes: M rows, C channels in, N channels out.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 _ONEDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]  # torch lacks the annotation
+_FEW_ROWS = 8
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` that multiplies a single row in slices."""
+    """`nn.Linear` by `linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (…, C) to (…, N)."""
-        if torch.is_grad_enabled() or x.numel() > x.size(-1):
-            return super().forward(x)
-        return thin_linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
 
 
-def thin_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear` without gradient for few rows of x (…, C), or a long weight (N, C): (…, N)."""
-    if x.dtype != torch.float32 or x.device.type != "cpu":
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`F.linear`: x (…, C) and weight (N, C) to (…, N)."""
+    plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.numel() > 0
+    if not (_ONEDNN and plain) or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
-    rows = x.flatten(0, -2)  # (M, C)
-    if len(rows) >= 8 and _ONEDNN:
-        out = F.linear(rows.to_mkldnn(), weight, bias).to_dense()
-    else:
-        out = _linear_in_slices(rows, weight, bias)
-    return out.view(*x.shape[:-1], len(weight))
+    if torch.is_grad_enabled():
+        out: Tensor = _Linear.apply(x, weight, bias)
+        return out
+    return _product(x, weight, bias)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        rows = grad.flatten(0, -2)  # (M, N)
+        return (
+            linear(grad, weight.t()) if needs_x else None,
+            rows.t() @ x.flatten(0, -2) if needs_weight else None,
+            rows.sum(0) if needs_bias else None,
+        )
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """What `linear` gives, on CPU in fp32 and without gradient."""
+    if x.numel() >= _FEW_ROWS * x.size(-1):
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return out
+    return _linear_in_slices(x.reshape(-1, x.size(-1)), weight, bias).view(*x.shape[:-1], len(weight))
 
 
 def _linear_in_slices(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     n = math.gcd(len(weight), 64)
-    slices, columns = weight.view(n, -1, x.size(1)), x.t().expand(n, -1, -1)  # (n, N/n, C), (n, C, M)
+    slices, columns = weight.reshape(n, -1, x.size(1)), x.t().expand(n, -1, -1)  # (n, N/n, C), (n, C, M)
     product = torch.bmm(slices, columns) if bias is None else torch.baddbmm(bias.view(n, -1, 1), slices, columns)
     return product.flatten(0, 1).t().contiguous()  # (M, N)

@@ -10,8 +10,9 @@ Shapes: N tokens, n tokens of a chunk, V vocabulary, C channels.
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from starcoder.linear import linear
 
 _CHUNK_BYTES = 48 * 2**20  # of logits: long enough for matrix products to run at full speed
 _BLOCK_BYTES = 3 * 2**20  # of fp32 softmax rows on CPU: few enough for its passes to stay in the cache
@@ -55,12 +56,11 @@ class _SummedLoss(torch.autograd.Function):
         targets, counts = targets.where(counts, 0).unsqueeze(1), counts.unsqueeze(1)  # (N, 1)
         grad_hidden = torch.empty_like(hidden) if with_grad and ctx.needs_input_grad[0] else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if with_grad and ctx.needs_input_grad[1] else None
-        buffer = hidden.new_empty(min(chunk_size, len(hidden)), len(weight))
         total = hidden.new_zeros((), dtype=torch.float32)
         for start in range(0, len(hidden), chunk_size):
             chunk = slice(start, start + chunk_size)
             x, mask = hidden[chunk], counts[chunk]
-            logits = torch.mm(x, weight.t(), out=buffer[: len(x)])  # (n, V)
+            logits = linear(x, weight)  # (n, V)
             total += _losses_(logits, targets[chunk]).mul_(mask).sum()
             if grad_hidden is not None:
                 torch.mm(logits, weight, out=grad_hidden[chunk]).mul_(mask)
@@ -85,10 +85,13 @@ def _losses_(logits: Tensor, targets: Tensor) -> Tensor:
     block = max(1, _BLOCK_BYTES // (4 * logits.size(1))) if logits.device.type == "cpu" else len(logits)
     losses = []
     for rows, target in zip(torch.split(logits, block), torch.split(targets, block), strict=True):
-        log_p = F.log_softmax(rows, dim=-1, dtype=torch.float32)
-        log_p_target = log_p.gather(1, target)
-        rows.copy_(log_p.exp_().scatter_(1, target, log_p_target.expm1()))
-        losses.append(-log_p_target)
+        p = rows.float()  # (n, V), the rows themselves when they are fp32
+        top = p.amax(dim=1, keepdim=True)
+        p_target = p.gather(1, target) - top
+        total = p.sub_(top).exp_().sum(dim=1, keepdim=True)
+        loss = total.log() - p_target
+        rows.copy_(p.div_(total).scatter_(1, target, torch.expm1(-loss)))
+        losses.append(loss)
     return torch.cat(losses)
 
 

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from starcoder.errors import UserError
-from starcoder.linear import Linear
+from starcoder.linear import Linear, linear
 from starcoder.loss import linear_cross_entropy
 
 _GELU = {"gelu": "none", "gelu_pytorch_tanh": "tanh"}
@@ -336,7 +336,7 @@ class StarCoder(nn.Module):
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits of the next token at every position, (B, T, V); arguments and errors as for `hidden`."""
-        return F.linear(self.hidden(tokens, cache), self.transformer.wte.weight)
+        return linear(self.hidden(tokens, cache), self.transformer.wte.weight)
 
     def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Hidden states (B, T, C) before the head, of tokens (B, T) that go on where those in `cache` end.

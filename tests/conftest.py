@@ -1,5 +1,8 @@
-"""One small, real chain of artefacts for all tests: documents of the standard library, a tokenizer, token shards."""
+"""Small, real artefacts for all tests: documents of the standard library and their shards, and a whole smoke run."""
 
+import os
+import subprocess
+import sys
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +13,7 @@ from starcoder import tokenizer as tokenizers
 from starcoder.corpus.document import Document, write_documents
 from starcoder.training.shards import tokenize
 
+ROOT = Path(__file__).parents[1]
 VOCAB_SIZE = 512
 
 
@@ -38,3 +42,31 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     for split, folder in (("train", chain.train), ("validation", chain.validation)):
         tokenize(chain.corpus, chain.tokenizer, folder, split=split, num_workers=0)
     return chain
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a short smoke run has just ended: `build/smoke` with a corpus of 4 MB, and the recipes."""
+    root = tmp_path_factory.mktemp("checkout")
+    (root / "recipes").symlink_to(ROOT / "recipes")
+    starcoder(root, "smoke", "--steps", "40", "--max_bytes", "4000000", check=True)
+    return root
+
+
+def start(folder: Path, *args: str) -> subprocess.Popen[str]:
+    """Start the command line in `folder`; one thread, as it shares the machine with pytest."""
+    command = [sys.executable, "-m", "starcoder.cli", *args]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def starcoder(folder: Path, *args: str, timeout: float = 300, check: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run the command line in `folder` to its end."""
+    with start(folder, *args) as process:
+        try:
+            out, errors = process.communicate(timeout=timeout)
+        finally:
+            process.kill()
+    assert not check or process.returncode == 0, errors
+    return subprocess.CompletedProcess(args, process.returncode, out, errors)

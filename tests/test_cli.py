@@ -1,19 +1,17 @@
 import inspect
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 from starcoder.cli import COMMANDS, LIGHTNING_COMMANDS, main
-
-ROOT = Path(__file__).parents[1]
-
-
-def starcoder(*args: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "starcoder.cli", *args]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+from tests.conftest import ROOT, Tiny, starcoder, start
 
 
 def assert_one_line(result: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -83,7 +81,7 @@ def test_help_of_a_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(args: list[str], words: list[str]) -> None:
-    assert_one_line(starcoder(*args), *words)
+    assert_one_line(starcoder(ROOT, *args), *words)
     assert not (ROOT / "build" / "never").exists()
 
 
@@ -100,21 +98,74 @@ def test_a_bad_recipe_is_one_line_and_exit_code_2(tmp_path: Path, recipe: str | 
     path = tmp_path / "recipe.yaml"
     if recipe is not None:
         path.write_text(recipe)
-    assert_one_line(starcoder("fit", "--config", "recipes/smoke.yaml", "--config", str(path)), *words)
+    assert_one_line(starcoder(ROOT, "fit", "--config", "recipes/smoke.yaml", "--config", str(path)), *words)
 
 
-def test_a_full_disk_is_one_line_and_nothing_half_written(tmp_path: Path) -> None:
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], check=False)
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=False)
     if mounted.returncode:
         pytest.skip("mounting a small file system needs root")
-    try:
-        source = tmp_path.parent / "source"
-        for number in range(2):
-            (source / f"repository{number}").mkdir(parents=True)
-            lines = "".join(f"def function_{number}_{n}(value):\n    return value + {n**5}\n" for n in range(20_000))
-            (source / f"repository{number}" / "module.py").write_text(lines)
-        options = ["--source", str(source), "--license", "MIT", "--output", str(tmp_path / "corpus")]
-        assert_one_line(starcoder("corpus", "build", *options), "disk is full")
-        assert list(tmp_path.iterdir()) == []
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_corpus_on_a_full_disk_is_one_line_and_nothing_half_written(tmp_path: Path, small_disk: Path) -> None:
+    source = tmp_path / "source"
+    for number in range(2):
+        (source / f"repository{number}").mkdir(parents=True)
+        lines = "".join(f"def function_{number}_{n}(value):\n    return value + {n**5}\n" for n in range(20_000))
+        (source / f"repository{number}" / "module.py").write_text(lines)
+    options = ["--source", str(source), "--license", "MIT", "--output", str(small_disk / "corpus")]
+    assert_one_line(starcoder(ROOT, "corpus", "build", *options), "disk is full")
+    assert list(small_disk.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "tokenizer train --vocab_size 4096 --corpus build/smoke/corpus --output {disk}/made",
+        "tokenize --corpus build/smoke/corpus --tokenizer build/smoke/tokenizer --output {disk}/made",
+        "fit --config recipes/smoke.yaml --trainer.max_steps 2 --checkpoint.folder {disk}/made",
+        "export --checkpoint build/smoke/pretrain/checkpoints/last.ckpt --tokenizer build/smoke/tokenizer"
+        " --output {disk}/made",
+        "smoke --steps 40 --max_bytes 4000000 --output {disk}/made",
+    ],
+    ids=lambda command: command.split(" --")[0],
+)
+def test_a_full_disk_is_one_line_and_nothing_half_written(small_run: Path, small_disk: Path, command: str) -> None:
+    assert_one_line(starcoder(small_run, *command.format(disk=small_disk).split()), "disk is full")
+    left = [path for path in small_disk.rglob("*") if path.is_file() and path.parent.name != ".state"]
+    assert all(path.name in {"vocab.json", "merges.txt"} for path in left), left
+
+
+def test_ctrl_c_ends_a_training_with_130_and_the_next_goes_on(small_run: Path, tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics"
+    options = {
+        "checkpoint.folder": tmp_path / "checkpoints",
+        "checkpoint.every_n_steps": 2,
+        "trainer.logger.init_args.save_dir": metrics,
+        "trainer.max_steps": 100_000,
+        "model.decay_steps": 100_000,
+        "ckpt_path": "last",
+    }
+    args = ["fit", "--config", "recipes/smoke.yaml", *(f"--{key}={value}" for key, value in options.items())]
+    with start(small_run, *args) as process:
+        while not list(metrics.rglob("metrics.csv")):
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    reached = torch.load(tmp_path / "checkpoints" / "last.ckpt")["global_step"]
+    starcoder(small_run, *args, f"--trainer.max_steps={reached + 2}", check=True)
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == reached + 2
+
+
+def test_shards_of_another_tokenizer_are_refused(small_run: Path, tiny: Tiny) -> None:
+    args = ["fit", "--config", "recipes/smoke.yaml", "--data.tokenizer", str(tiny.tokenizer)]
+    assert_one_line(starcoder(small_run, *args), "another tokenizer")

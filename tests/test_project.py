@@ -1,11 +1,15 @@
 """The promises of pyproject.toml, the lock, the Makefile and the README to each other."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
+import starcoder
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -34,6 +38,15 @@ def test_the_lock_satisfies_every_dependency(wanted: str) -> None:
 def test_flash_attention_is_declared_and_never_locked() -> None:
     assert Requirement(EXTRAS["flash"][0]).name == "flash-attn"
     assert "flash-attn" not in locked()
+
+
+def test_the_public_names_are_few_and_come_when_asked_for() -> None:
+    assert starcoder.__all__ == ["StarCoder", "StarCoderConfig", "Tokenizer", "generate", "infill"]
+    assert all(getattr(starcoder, name).__name__ == name for name in starcoder.__all__)
+    program = "import sys, starcoder; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+    with pytest.raises(AttributeError, match="no attribute 'Starcoder'"):
+        starcoder.Starcoder  # noqa: B018
 
 
 def test_make_help_lists_the_targets_that_the_readme_names() -> None:

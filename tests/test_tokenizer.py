@@ -15,9 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from starcoder.corpus.document import Document, write_documents
 from starcoder.errors import UserError
-from starcoder.tokenizer import EOD, SENTINELS, Sentinel, Tokenizer, load, train, train_tokenizer
+from starcoder.tokenizer import EOD, SENTINELS, Sentinel, Tokenizer, load, train
 
 RELEASED = Path(__file__).parents[1] / "../shared/data/starcoder-tokenizer"
 STDLIB = Path(sysconfig.get_path("stdlib"))
@@ -312,39 +311,6 @@ class TestTraining:
     def test_too_little_text(self) -> None:
         with pytest.raises(UserError, match="only 280 of 5000"):
             train(["aaaa bbb"], 5000)
-
-
-class TestCommand:
-    @staticmethod
-    def corpus(folder: Path, contents: list[str]) -> Path:
-        folder.mkdir()
-        documents = [Document("r", f"{i}.py", "python", "py", ("MIT",), 0, text) for i, text in enumerate(contents)]
-        write_documents(folder, "train", documents)
-        write_documents(folder, "validation", documents[:0])
-        return folder
-
-    def test_trains_on_a_sample(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        texts = standard_library("email", "json", "asyncio", "http")
-        corpus = self.corpus(tmp_path / "corpus", texts)
-        for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-            train_tokenizer(corpus, tmp_path / name, vocab_size=600, sample_bytes=200_000, seed=seed)
-        digests = [load(tmp_path / name).digest for name in "abc"]
-        assert digests[0] == digests[1] != digests[2]
-        out = capsys.readouterr().out
-        assert re.search(r"0\.2 M characters", out)
-        assert 1.5 < float(re.search(r"([\d.]+) characters per token", out)[1]) < 5  # type: ignore[index]
-
-    def test_small_corpus_is_used_whole(self, tmp_path: Path) -> None:
-        texts = standard_library("json")
-        train_tokenizer(self.corpus(tmp_path / "corpus", texts), tmp_path / "out", vocab_size=600)
-        assert load(tmp_path / "out").digest == train(texts, 600).digest
-
-    @pytest.mark.parametrize("sample_bytes", [0, 1000])
-    def test_no_text(self, sample_bytes: int, tmp_path: Path) -> None:
-        corpus = self.corpus(tmp_path / "corpus", ["", ""] if sample_bytes else ["text"])
-        with pytest.raises(UserError, match="no text"):
-            train_tokenizer(corpus, tmp_path / "out", 300, sample_bytes)
-        assert not (tmp_path / "out").exists()
 
 
 def test_starts_without_torch() -> None:

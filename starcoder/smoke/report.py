@@ -63,11 +63,28 @@ def report(workspace: Path) -> None:
         "n_params": trained["starcoder"].config.n_params,
         "training": _training(workspace),
     }
+    results["checks"] = checks(results)
     verify(workspace / "starcoder")
     _print(results)
     with atomic_folder(workspace / "report", marker="results.json") as folder:
         (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
         (folder / "index.html").write_text(_page(workspace, results))
+
+
+def checks(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a run of full size must reach, what this one did, and whether that is enough."""
+    corpus, rows = results["corpus"]["train"], results["loss"]["rows"]
+    measured = {
+        "MB of code to train on": (corpus["bytes"] / 1e6, 50),
+        "repositories in it": (len(corpus["repositories"]), 30),
+        "languages in it": (len(corpus["languages"]), 4),
+        "million distinct tokens": (results["training"]["distinct_tokens"] / 1e6, 10),
+        "nats below the unigram": (rows["unigram"]["nats"] - rows["starcoderbase"]["nats"], 1),
+    }
+    return [
+        {"what": what, "found": found, "least": least, "holds": found >= least}
+        for what, (found, least) in measured.items()
+    ]
 
 
 def _training_tokens(workspace: Path, context_length: int) -> Any:
@@ -135,6 +152,9 @@ def _print(results: dict[str, Any]) -> None:
     print(f"single-line infilling, exact matches of {infilling['count']} lines:")
     for name, matches in infilling["matches"].items():
         print(f"  {name:<14} {matches} ({matches / max(1, infilling['count']):.1%})")
+    for check in results["checks"]:
+        if not check["holds"]:
+            print(f"too little for a full run: {check['found']:.3g} {check['what']}, {check['least']} wanted")
     print(f"\ncompletion of a prompt:\n{samples['prompt']}\033[1m{samples['completion']}\033[0m")
     print(
         f"\ninfill between prefix and suffix:\n{samples['prefix']}\033[1m{samples['middle']}\033[0m{samples['suffix']}"

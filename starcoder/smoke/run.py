@@ -18,6 +18,7 @@ RESERVE_SECONDS = 65.0
 """Time for what comes besides data and training: starting up, exporting, and measuring for the report."""
 FINETUNE_SHARE = 0.1
 """Share of the training time that the Python fine-tuning gets."""
+RECIPES = ("smoke.yaml", "smoke-python.yaml")
 _BEFORE_TRAINING = ("corpus", "tokenizer", "shards-train", "shards-python", "shards-validation", "pace")
 _TOKENS_CODE = ("tokenizer.py", "training/shards.py", "training/stream.py")
 _TRAINING_CODE = ("tokenizer.py", "model.py", "linear.py", "loss.py", "training")
@@ -46,6 +47,9 @@ def smoke(
     """
     if steps is not None and steps < LEAST_STEPS:
         raise UserError(f"{steps} steps are too few for a loss curve: at least {LEAST_STEPS}")
+    for recipe in RECIPES:
+        if not (recipes / recipe).is_file():
+            raise UserError(f"there is no recipe {recipes / recipe}")
     if fresh and output.exists():
         check_replaceable(output, ".state/lock")
         shutil.rmtree(output)
@@ -53,7 +57,7 @@ def smoke(
         for stage in data_stages(output, max_bytes):
             workspace.run(stage)
         if steps is None:
-            pace = _fit_stage("pace", output, [recipes / "smoke.yaml"], PACE_STEPS, {"data.train": "shards/train"})
+            pace = _fit_stage("pace", output, [recipes / RECIPES[0]], PACE_STEPS, {"data.train": "shards/train"})
             workspace.run(pace)
             steps = affordable_steps(output, minutes)
         for stage in training_stages(output, recipes, steps):
@@ -82,7 +86,7 @@ def data_stages(root: Path, max_bytes: int) -> list[Stage]:
     )
     stages = [
         Stage("corpus", build, code=("corpus",), facts=(fingerprint(find_repositories()),)),
-        Stage("tokenizer", train, code=("tokenizer.py",), reads=("corpus",)),
+        Stage("tokenizer", train, code=("tokenizer.py", "corpus/vocabulary.py"), reads=("corpus",)),
     ]
     shards: dict[str, dict[str, object]] = {
         "train": {},
@@ -100,12 +104,12 @@ def training_stages(root: Path, recipes: Path, steps: int) -> list[Stage]:
     """Pretraining, fine-tuning on Python, the folder that each gives, and the report."""
     finetune_steps = max(1, round(steps * FINETUNE_SHARE))
     return [
-        _fit_stage("pretrain", root, [recipes / "smoke.yaml"], steps, {"data.train": "shards/train"}),
+        _fit_stage("pretrain", root, [recipes / RECIPES[0]], steps, {"data.train": "shards/train"}),
         _export_stage("starcoderbase", root, "pretrain"),
         _fit_stage(
             "finetune",
             root,
-            [recipes / "smoke.yaml", recipes / "smoke-python.yaml"],
+            [recipes / recipe for recipe in RECIPES],
             finetune_steps,
             {"data.train": "shards/python", "model.init_from": "starcoderbase"},
         ),
@@ -122,9 +126,6 @@ def training_stages(root: Path, recipes: Path, steps: int) -> list[Stage]:
 
 def _fit_stage(name: str, root: Path, recipes: list[Path], steps: int, inputs: dict[str, str]) -> Stage:
     """A `starcoder fit` under `root`; `inputs` maps recipe keys to the names of the stages that they read."""
-    missing = [recipe for recipe in recipes if not recipe.is_file()]
-    if missing:
-        raise UserError(f"there is no recipe {missing[0]}")
     folder = root / name
     options = {
         **{key: root / stage for key, stage in inputs.items()},

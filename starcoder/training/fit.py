@@ -53,6 +53,7 @@ def run(args: list[str]) -> None:
 
     Raises:
         UserError: for an unknown key, a value of the wrong type, or a file that is missing.
+        KeyboardInterrupt: after Ctrl-C, once the trainer has shut down.
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -62,6 +63,10 @@ def run(args: list[str]) -> None:
         StarCoderCLI(args)
     except (ArgumentError, MisconfigurationException) as error:
         raise UserError(f"starcoder {args[0]}: {one_line(error)}") from None
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # the trainer turns Ctrl-C into exit code 1
+            raise KeyboardInterrupt from None
+        raise
 
 
 _HARMLESS_WARNINGS = (

@@ -84,27 +84,17 @@ def _peak_memory(side: str, dtype: torch.dtype) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def matmul_peak(dtype: torch.dtype, size: int = 2048, repeats: int = 8) -> float:
-    """GFLOP/s of the fastest of several products of square matrices."""
-    a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
-    out = torch.empty(size, size, dtype=dtype)
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        torch.mm(a, b.t(), out=out)
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds) / 1e9
-
-
 def compare(name: str, rounds: int, memory: list[float]) -> None:
     """Print one dtype's table."""
+    from starcoder.training.progress import matmul_peak  # imports Lightning, which the memory must not pay for
+
     dtype = getattr(torch, name)
     with torch.no_grad():
         expected = build("here", torch.float32)[1](*batch(0)).item()
     trainers = [Trainer(side, dtype) for side in SIDES]
     first = [trainer.step(0) for trainer in trainers]
     steps = [[trainer.step(index) for trainer in trainers] for index in range(1, rounds + 1)]
-    peak = matmul_peak(dtype)
+    peak = matmul_peak(dtype) / 1e9
 
     print(f"\n{name}: {peak:.0f} GFLOP/s measured for a product of 2048 × 2048")
     for i, side in enumerate(SIDES):
