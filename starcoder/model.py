@@ -146,7 +146,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "starcoderbase-1b": _1B,
     "santacoder": {"vocab_size": 49_280, "context_length": 2048} | _1B | _TANH,
     "tiny-starcoder": {"n_layer": 20, "n_embd": 768, "n_head": 12} | _TANH,
-    "smoke": {"n_layer": 4, "n_embd": 192, "n_head": 6} | _LAPTOP,
+    "smoke": {"n_layer": 3, "n_embd": 192, "n_head": 6} | _LAPTOP,
 }
 
 
