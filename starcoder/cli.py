@@ -35,12 +35,16 @@ LIGHTNING_COMMANDS = ("fit", "validate")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line `argv`, the process's own by default; a mistake exits with 2, an interrupt with 130."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning is several times slower beside other jobs
+    os.environ.setdefault("MPLCONFIGDIR", "build/cache/matplotlib")  # not in HOME
     try:
         run(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
         _fail(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # whoever read our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except Exception as error:
         if _disk_is_full(error):
             _fail("the disk is full; free some space and run again")

@@ -1,6 +1,7 @@
 """The linear layer, fast on CPU too, from the single row of decoding to the thousands of training.
 
-PyTorch hands fp32 products on CPU to MKL, which leaves much of some processors unused. On two Zen 4 cores, GFLOP/s:
+PyTorch hands fp32 products on CPU to MKL, which leaves much of some processors unused. Two Zen 4 cores, November 2026,
+`python -m tests.benchmarks.bench_linear`, in GFLOP/s:
 
     4096 rows, (2048, 512)            output         gradient of x      gradient of the weight
     MKL                               116-139        127-167            143-162
@@ -25,9 +26,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import register_flop_formula
 
-_ONEDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]  # torch lacks the annotation
+_HAS_MKLDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]  # torch lacks the annotation
+_ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if _HAS_MKLDNN else None
 _FEW_ROWS = 8
+
+
+def _flops(x: torch.Size, weight: torch.Size, *_: object, **__: object) -> int:
+    return 2 * math.prod(x) * weight[0]
+
+
+if _ONEDNN:
+    register_flop_formula(_ONEDNN)(_flops)
 
 
 class Linear(nn.Linear):
@@ -51,18 +62,21 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return _product(x, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
-        rows = grad.flatten(0, -2)  # (M, N)
+        rows = grad.reshape(-1, grad.size(-1))  # (M, N)
         return (
             linear(grad, weight.t()) if needs_x else None,
-            rows.t() @ x.flatten(0, -2) if needs_weight else None,
+            rows.t() @ x.reshape(-1, x.size(-1)) if needs_weight else None,
             rows.sum(0) if needs_bias else None,
         )
 
@@ -70,12 +84,19 @@ class _Linear(torch.autograd.Function):
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """What `linear` gives, on CPU in fp32 and without gradient."""
     if x.numel() >= _FEW_ROWS * x.size(-1):
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-        return out
-    return _linear_in_slices(x.reshape(-1, x.size(-1)), weight, bias).view(*x.shape[:-1], len(weight))
+        return onednn(x, weight, bias)
+    rows = multiply_in_slices(x.reshape(-1, x.size(-1)), weight, bias)
+    return rows.view(*x.shape[:-1], len(weight))
 
 
-def _linear_in_slices(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """One product by oneDNN: x (…, C) and weight (N, C) to (…, N)."""
+    out: Tensor = _ONEDNN(x, weight, bias, "none", [], "")
+    return out
+
+
+def multiply_in_slices(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Many small products that threads share: x (M, C) and weight (N, C) to (M, N)."""
     n = math.gcd(len(weight), 64)
     slices, columns = weight.reshape(n, -1, x.size(1)), x.t().expand(n, -1, -1)  # (n, N/n, C), (n, C, M)
     product = torch.bmm(slices, columns) if bias is None else torch.baddbmm(bias.view(n, -1, 1), slices, columns)

@@ -46,9 +46,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a short smoke run has just ended: `build/smoke` with a corpus of 4 MB, and the recipes."""
+    """A folder in which a short smoke run has just ended: `build/smoke` with a corpus of 4 MB, and the recipes.
+
+    It has a HOME of its own, in which nothing must appear.
+    """
     root = tmp_path_factory.mktemp("checkout")
     (root / "recipes").symlink_to(ROOT / "recipes")
+    (root / "home").mkdir()
     starcoder(root, "smoke", "--steps", "40", "--max_bytes", "4000000", check=True)
     return root
 
@@ -57,6 +61,9 @@ def start(folder: Path, *args: str) -> subprocess.Popen[str]:
     """Start the command line in `folder`; one thread, as it shares the machine with pytest."""
     command = [sys.executable, "-m", "starcoder.cli", *args]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment.pop("MPLCONFIGDIR", None)
+    if (folder / "home").is_dir():
+        environment["HOME"] = str(folder / "home")
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 

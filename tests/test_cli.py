@@ -73,10 +73,9 @@ def test_help_of_a_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
         (["verify", "--folder", "no/such/folder"], ["no/such/folder"]),
         (["smoke", "--output", "build/never", "--steps", "no"], ["steps"]),
         (["smoke", "--output", "build/never", "--steps", "3"], ["3 steps"]),
-        (["tokenize", "--corpus", "build", "--tokenizer", "build", "--output", "."], ["build"]),
         (["validate", "--config", "recipes/smoke.yaml"], ["--ckpt_path"]),
         (["fit", "--config", "recipes/smoke.yaml", "--model.learning_rate", "0"], ["learning_rate is 0"]),
-        (["fit", "--config", "recipes/smoke.yaml", "--trainer.accelerator", "gpu"], ["gpu"]),
+        (["fit", "--config", "recipes/smoke.yaml", "--trainer.accelerator", "tpu"], ["TPU"]),
         (["fit", "--config", "recipes/smoke.yaml", "--data.tokenizer", "nowhere"], ["nowhere"]),
     ],
 )
@@ -154,8 +153,10 @@ def test_ctrl_c_ends_a_training_with_130_and_the_next_goes_on(small_run: Path, t
     }
     args = ["fit", "--config", "recipes/smoke.yaml", *(f"--{key}={value}" for key, value in options.items())]
     with start(small_run, *args) as process:
+        deadline = time.monotonic() + 120
         while not list(metrics.rglob("metrics.csv")):
             assert process.poll() is None
+            assert time.monotonic() < deadline
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
@@ -164,6 +165,38 @@ def test_ctrl_c_ends_a_training_with_130_and_the_next_goes_on(small_run: Path, t
     reached = torch.load(tmp_path / "checkpoints" / "last.ckpt")["global_step"]
     starcoder(small_run, *args, f"--trainer.max_steps={reached + 2}", check=True)
     assert torch.load(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == reached + 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "corpus build",
+        "tokenize --corpus build/smoke/corpus --tokenizer build/smoke/tokenizer",
+        "export --checkpoint build/smoke/pretrain/checkpoints/last.ckpt --tokenizer build/smoke/tokenizer",
+        "smoke --steps 40 --max_bytes 4000000",
+    ],
+)
+def test_a_folder_of_something_else_is_spared(small_run: Path, tmp_path: Path, command: str) -> None:
+    for name in ("config.json", "metadata.json", "report/thesis.tex"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    result = starcoder(small_run, *command.split(), "--output", str(tmp_path))
+    assert_one_line(result, "holds something else")
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "config.json",
+        "metadata.json",
+        "report",
+        "report/thesis.tex",
+    ]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(small_run: Path) -> None:
+    with start(small_run, "corpus", "inspect", "--folder", "build/smoke/corpus", "--documents", "500") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
 
 
 def test_shards_of_another_tokenizer_are_refused(small_run: Path, tiny: Tiny) -> None:

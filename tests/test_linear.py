@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from starcoder.linear import Linear, linear
 
@@ -25,7 +26,7 @@ def gradients(layer: torch.nn.Linear, x: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad((y.transpose(0, -1) ** 3).sum(), [x, *layer.parameters()]))
 
 
-@pytest.mark.parametrize("shape", SHAPES[:5])
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("bias", [True, False])
 def test_gradients(shape: tuple[int, ...], bias: bool) -> None:
     ours, theirs = Linear(24, 40, bias=bias), torch.nn.Linear(24, 40, bias=bias)
@@ -46,6 +47,15 @@ def test_the_gradient_has_a_gradient() -> None:
         return second
 
     torch.testing.assert_close(twice(linear), twice(F.linear), atol=1e-2, rtol=1e-4)
+
+
+def test_flops_are_counted() -> None:
+    counts = []
+    for layer in (Linear(24, 40), torch.nn.Linear(24, 40)):
+        with FlopCounterMode(display=False) as counter:
+            layer(torch.randn(10, 24, requires_grad=True)).sum().backward()
+        counts.append(counter.get_total_flops())
+    assert counts == [6 * 10 * 24 * 40] * 2
 
 
 def test_autocast_decides_about_the_dtype() -> None:

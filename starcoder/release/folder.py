@@ -51,7 +51,7 @@ def save(model: StarCoder, folder: Path, tokenizer: Tokenizer | None = None) -> 
     """
     state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     dtype = next(iter(state.values())).dtype
-    with atomic_folder(folder, marker="config.json") as partial:
+    with atomic_folder(folder, marker="generation_config.json") as partial:
         _write_json(partial / "config.json", to_transformers(model.config, dtype))
         _write_json(partial / "generation_config.json", {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0})
         save_torch_state_dict(state, partial, max_shard_size=MAX_SHARD_SIZE)

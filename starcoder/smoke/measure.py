@@ -166,5 +166,6 @@ def exact_matches(model: StarCoder, tokenizer: Tokenizer, holes: list[Hole], bat
 
 
 def by_language(text: HeldOut, nats: npt.NDArray[Any]) -> dict[str, float]:
-    """Mean of `nats` (B, T) over the targets of each language."""
-    return {name: float(nats[text.languages == index].mean()) for index, name in enumerate(text.names)}
+    """Mean of `nats` (B, T) over the targets of each language that has any."""
+    targets = {name: text.languages == index for index, name in enumerate(text.names)}
+    return {name: float(nats[mask].mean()) for name, mask in targets.items() if mask.any()}

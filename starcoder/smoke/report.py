@@ -52,16 +52,15 @@ def report(workspace: Path) -> None:
     vocabulary = tokenizers.load(workspace / "tokenizer")
     trained = {name: StarCoder.from_pretrained(workspace / name) for name in ("starcoderbase", "starcoder")}
     models = {"untrained": StarCoder(trained["starcoderbase"].config, seed=0), **trained}
+    config = trained["starcoder"].config
     documents = list(read_documents(workspace / "corpus", "validation"))
     results = {
-        "loss": _losses(
-            models, documents, vocabulary, _training_tokens(workspace, trained["starcoder"].config.context_length)
-        ),
+        "loss": _losses(models, documents, vocabulary, _training_tokens(workspace, config.context_length)),
         "infill": _infilling(models, documents, vocabulary),
         "samples": _samples(models["starcoder"], vocabulary),
         "corpus": json.loads((workspace / "corpus" / "corpus.json").read_text()),
-        "n_params": trained["starcoder"].config.n_params,
-        "training": _training(workspace),
+        "n_params": config.n_params,
+        "training": _training(workspace, config.context_length),
     }
     results["checks"] = checks(results)
     verify(workspace / "starcoder")
@@ -78,7 +77,7 @@ def checks(results: dict[str, Any]) -> list[dict[str, Any]]:
         "MB of code to train on": (corpus["bytes"] / 1e6, 50),
         "repositories in it": (len(corpus["repositories"]), 30),
         "languages in it": (len(corpus["languages"]), 4),
-        "million distinct tokens": (results["training"]["distinct_tokens"] / 1e6, 10),
+        "million distinct tokens to draw from": (results["training"]["distinct_tokens"] / 1e6, 10),
         "nats below the unigram": (rows["unigram"]["nats"] - rows["starcoderbase"]["nats"], 1),
     }
     return [
@@ -93,12 +92,16 @@ def _training_tokens(workspace: Path, context_length: int) -> Any:
     return np.concatenate([windows[index] for index in range(len(windows))])
 
 
-def _training(workspace: Path) -> dict[str, Any]:
+def _training(workspace: Path, context_length: int) -> dict[str, Any]:
     """How much there was to train on, and how much was seen."""
-    metadata = open_shards(workspace / "shards" / "train").metadata
-    checkpoints = {name: workspace / name / "checkpoints" / "last.ckpt" for name in ("pretrain", "finetune")}
-    steps = {name: read_checkpoint(path)["global_step"] for name, path in checkpoints.items()}
-    return {"distinct_tokens": sum(chunk.tokens for chunk in metadata.chunks), "steps": steps}
+    runs = {name: read_checkpoint(workspace / name / "checkpoints" / "last.ckpt") for name in ("pretrain", "finetune")}
+    shards, position = open_shards(workspace / "shards" / "train"), runs["pretrain"]["TokenDataModule"]
+    windows = position["epoch"] * sum(shards.windows(context_length + 1)) + position["windows"]
+    return {
+        "distinct_tokens": shards.n_tokens,
+        "seen_tokens": windows * context_length,
+        "steps": {name: run["global_step"] for name, run in runs.items()},
+    }
 
 
 def _losses(
@@ -145,7 +148,10 @@ def _samples(model: StarCoder, vocabulary: Tokenizer) -> dict[str, str]:
 def _print(results: dict[str, Any]) -> None:
     loss, infilling, samples = results["loss"], results["infill"], results["samples"]
     seen = results["training"]
-    print(f"\ntrained on {seen['distinct_tokens']:,} distinct tokens, {seen['steps']['pretrain']:,} steps, then Python")
+    print(
+        f"\npretrained on {seen['seen_tokens']:,} tokens out of {seen['distinct_tokens']:,} in "
+        f"{seen['steps']['pretrain']:,} steps, then {seen['steps']['finetune']:,} steps on Python"
+    )
     print(f"held-out files: {loss['files']} files, {loss['tokens']:,} tokens")
     for name, row in loss["rows"].items():
         print(f"  {name:<14} {row['nats']:.3f} nats   perplexity {row['perplexity']:,.1f}")

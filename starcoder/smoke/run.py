@@ -1,6 +1,11 @@
-"""The smoke run: a list of commands that a user could type, each run once and reused while nothing it reads changes."""
+"""The smoke run: a list of commands that a user could type, each run once and reused while nothing it reads changes.
 
-import shutil
+It is the one room above the command line, which it uses like a user.
+"""
+
+import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 from starcoder.cli import run as starcoder
@@ -8,7 +13,7 @@ from starcoder.corpus.sources import find_repositories, fingerprint
 from starcoder.errors import UserError
 from starcoder.smoke.metrics import read_metrics
 from starcoder.smoke.stage import Stage, Workspace, states
-from starcoder.storage import check_replaceable
+from starcoder.storage import atomic_file
 
 VOCAB_SIZE = 4096
 TOKENIZER_BYTES = 20_000_000
@@ -50,19 +55,34 @@ def smoke(
     for recipe in RECIPES:
         if not (recipes / recipe).is_file():
             raise UserError(f"there is no recipe {recipes / recipe}")
-    if fresh and output.exists():
-        check_replaceable(output, ".state/lock")
-        shutil.rmtree(output)
+    if not 0 < minutes < math.inf:
+        raise UserError(f"minutes is {minutes}, no length of time")
     with Workspace(output, starcoder) as workspace:
+        if fresh:
+            workspace.clear()
         for stage in data_stages(output, max_bytes):
             workspace.run(stage)
         if steps is None:
             pace = _fit_stage("pace", output, [recipes / RECIPES[0]], PACE_STEPS, {"data.train": "shards/train"})
-            workspace.run(pace)
-            steps = affordable_steps(output, minutes)
+            workspace.run(replace(pace, resumable=False))  # its last steps alone would tell no pace
+            steps = decided_steps(output, minutes, workspace.keys["pace"])
         for stage in training_stages(output, recipes, steps):
             workspace.run(stage)
     print(f"the report: {(output / 'report' / 'index.html').resolve()}")
+
+
+def decided_steps(root: Path, minutes: float, pace: str) -> int:
+    """The number of steps that a run of these `minutes` and this key of the pace once chose, or now chooses.
+
+    Times vary from run to run; what was trained must not be thrown away because a stage took a second longer.
+    """
+    path = root / "steps.json"
+    decision = json.loads(path.read_text()) if path.exists() else {}
+    if (decision.get("minutes"), decision.get("pace")) != (minutes, pace):
+        decision = {"minutes": minutes, "pace": pace, "steps": affordable_steps(root, minutes)}
+        with atomic_file(path) as partial:
+            partial.write_text(json.dumps(decision))
+    return int(decision["steps"])
 
 
 def affordable_steps(root: Path, minutes: float) -> int:

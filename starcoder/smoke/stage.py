@@ -1,7 +1,7 @@
 """Stages that run once: a stage is a command line, done when its artefact carries the key of everything it depends on.
 
     key     = hash(command, code it runs, keys of the stages it reads)      decides whether the artefact is up to date
-    digest  = hash(files of the artefact)                                   decides whether it is still intact
+    digest  = hash(names of its files, contents that matter)                decides whether it is still intact
 
 The state file of a stage is written before it starts and after it ends. Killed in between, a resumable stage finds its
 own key and goes on, any other starts over; a folder left by another key is removed first.
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from starcoder.errors import UserError
-from starcoder.storage import atomic_file
+from starcoder.storage import atomic_file, check_replaceable
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -33,7 +33,7 @@ class Stage:
         code: files and folders of the package that the result depends on, relative to `starcoder/`.
         reads: names of the stages whose artefacts go in.
         facts: other text that the result depends on, such as recipes or the fingerprint of a source.
-        digest_of: glob of the artefact's files that are the same in every undisturbed run.
+        digest_of: glob of the artefact's files whose contents are the same in every undisturbed run.
         resumable: whether an interrupted action goes on from what it left.
     """
 
@@ -60,8 +60,14 @@ class Workspace:
         self.keys: dict[str, str] = {}
 
     def __enter__(self) -> Self:
-        """Take the folder for this process alone; the lock ends with the process, however it ends."""
+        """Take the folder for this process alone; the lock ends with the process, however it ends.
+
+        Raises:
+            UserError: when another run has it, or it holds anything but what a run makes.
+        """
         path = self.root / ".state" / "lock"
+        if not path.parent.is_dir():
+            check_replaceable(self.root, ".state/lock")
         path.parent.mkdir(parents=True, exist_ok=True)
         self.lock = path.open("w")
         try:
@@ -74,11 +80,19 @@ class Workspace:
         """Give the folder back."""
         self.lock.close()
 
+    def clear(self) -> None:
+        """Remove everything but the lock, what was done first: killed in between, nothing counts as up to date."""
+        for state in (self.root / ".state").glob("*.json"):
+            state.unlink()
+        for artefact in self.root.iterdir():
+            if artefact.name != ".state":
+                _remove(artefact)
+
     def run(self, stage: Stage) -> None:
         """Bring `stage` up to date, saying what is done and how long it took."""
         key = self.keys[stage.name] = self._key(stage)
         artefact, state = self.root / stage.name, self._read_state(stage)
-        finished = state.get("key") == key and "digest" in state
+        finished = state.get("key") == key and state.get("digest") is not None
         if finished and state["digest"] == digest(artefact, stage.digest_of):
             print(f"== {stage.name}: up to date", flush=True)
             return
@@ -89,8 +103,11 @@ class Workspace:
             state = {"key": key, "seconds": 0.0}
         self._write_state(stage, {"key": key, "seconds": state["seconds"]})
         start = time.monotonic()
-        self.run_command(list(stage.command))
-        seconds = state["seconds"] + time.monotonic() - start
+        try:
+            self.run_command(list(stage.command))
+        finally:  # an interrupted stage keeps its time, a killed one loses it
+            seconds = state["seconds"] + time.monotonic() - start
+            self._write_state(stage, {"key": key, "seconds": seconds})
         self._write_state(stage, {"key": key, "seconds": seconds, "digest": digest(artefact, stage.digest_of)})
         print(f"== {stage.name}: {seconds:.1f} s", flush=True)
 
@@ -117,12 +134,17 @@ def states(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def digest(artefact: Path, pattern: str = "**/*") -> str | None:
-    """Hash of names and contents of a folder's files that match `pattern`, or of one file; None when it is missing."""
+    """Hash of the names of a folder's files and the contents of those that match `pattern`; None when it is missing.
+
+    An artefact that is one file is hashed as it is.
+    """
     if artefact.is_file():
         return hashlib.sha256(artefact.read_bytes()).hexdigest()
     if not artefact.is_dir():
         return None
-    return _digest_files((str(path.relative_to(artefact)), path) for path in sorted(artefact.glob(pattern)))
+    names = "\0".join(str(path.relative_to(artefact)) for path in sorted(artefact.rglob("*")))
+    contents = _digest_files((str(path.relative_to(artefact)), path) for path in sorted(artefact.glob(pattern)))
+    return hashlib.sha256(f"{names}\0{contents}".encode()).hexdigest()
 
 
 def source_digest(code: Iterable[str]) -> str:

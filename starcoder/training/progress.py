@@ -1,12 +1,15 @@
 """What a run tells: tokens per second, FLOP/s and MFU, and one plain line every few steps."""
 
 import time
+from collections.abc import Callable
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ThroughputMonitor
 from torch import Tensor
 from typing_extensions import override
+
+from starcoder.linear import linear
 
 
 class Throughput(ThroughputMonitor):
@@ -40,14 +43,18 @@ class LogLines(Callback):
 
     def __init__(self, every_n_steps: int = 50) -> None:
         self.every_n_steps = every_n_steps
+        self.printed_step = 0
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Tensor, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if not trainer.is_global_zero or (step % self.every_n_steps and step != trainer.max_steps):
+        if not trainer.is_global_zero or step == self.printed_step:  # micro-batches of one step
             return
+        if step % self.every_n_steps and step != trainer.max_steps:
+            return
+        self.printed_step = step
         metrics = trainer.logged_metrics
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         line = f"step {step:>6}/{trainer.max_steps}  loss {float(metrics['train_loss']):.4f}  lr {rate:.2e}"
@@ -59,15 +66,15 @@ class LogLines(Callback):
 
 
 def matmul_peak(dtype: torch.dtype, size: int = 2048, repeats: int = 5) -> float:
-    """FLOP/s of the best of a few square matrix products on the CPU, with the threads that torch uses."""
+    """FLOP/s of the best of a few square products on the CPU: torch's and ours, with the threads that torch uses."""
     a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
-    best = min(_seconds(a, b) for _ in range(repeats + 1))
+    best = min(_seconds(product, a, b) for product in (torch.mm, linear) for _ in range(repeats + 1))
     return 2 * size**3 / best
 
 
-def _seconds(a: Tensor, b: Tensor) -> float:
+def _seconds(product: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> float:
     start = time.perf_counter()
-    torch.mm(a, b)
+    product(a, b)
     return time.perf_counter() - start
 
 

@@ -87,7 +87,7 @@ def tokenize(
     documents = (document for document in read_documents(corpus, split) if language in (None, document.language))
     counts: dict[str, Counter[str]] = {}
     with (
-        atomic_folder(output, marker="metadata.json") as partial,
+        atomic_folder(output, marker="chunk-0-0.bin") as partial,
         closing(_encode_all(documents, encoder, seed, workers)) as batches,
     ):
         writer = _ChunkWriter(partial, _dtype(encoder), chunk_tokens)

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.smoke.measure import (
     FILE_TOKENS,
     HeldOut,
+    Hole,
     NGrams,
     by_language,
     exact_matches,
@@ -20,6 +22,7 @@ from starcoder.smoke.measure import (
     model_nats,
     single_line_holes,
 )
+from starcoder.tokenizer import Sentinel
 from tests.conftest import VOCAB_SIZE, Tiny
 
 SHAPE = {"n_layer": 1, "n_head": 2, "n_embd": 16, "vocab_size": VOCAB_SIZE, "context_length": 64}
@@ -93,4 +96,25 @@ def test_an_untrained_model_matches_nothing(tiny: Tiny) -> None:
     tokenizer = tokenizers.load(tiny.tokenizer)
     model = StarCoder(StarCoderConfig.preset("smoke", **SHAPE | {"context_length": 512}))
     holes = single_line_holes(read_documents(tiny.corpus, "train"), tokenizer, 8, context_length=512, reach=100)
-    assert exact_matches(model, tokenizer, holes) == [False] * len(holes)
+    assert len(holes) == 8
+    assert exact_matches(model, tokenizer, holes) == [False] * 8
+
+
+def test_a_model_that_knows_a_line_by_heart_matches_it_alone(tiny: Tiny) -> None:
+    tokenizer = tokenizers.load(tiny.tokenizer)
+    known = Hole("def add(a, b):\n", "    return a + b", "\n\nprint(add(1, 2))\n")
+    other = replace(known, line="    return b + a")
+    parts = [Sentinel.FIM_PREFIX, *tokenizer.encode(known.prefix), Sentinel.FIM_SUFFIX, *tokenizer.encode(known.suffix)]
+    tokens = torch.tensor([[*parts, Sentinel.FIM_MIDDLE, *tokenizer.encode(known.line + "\n")]])  # (1, T+1)
+    model = StarCoder(StarCoderConfig.preset("smoke", **SHAPE | {"n_embd": 64}))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        model.loss(tokens[:, :-1], tokens[:, 1:]).backward()
+        optimizer.step()
+    assert exact_matches(model, tokenizer, [known, other]) == [True, False]
+
+
+def test_a_language_without_targets_is_left_out() -> None:
+    text = HeldOut(np.zeros((1, 3), dtype=int), np.zeros((1, 2), dtype=int), ("python", "c"), 2)
+    assert by_language(text, np.ones((1, 2))) == {"python": 1.0}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from starcoder.errors import UserError
-from starcoder.smoke.run import FINETUNE_SHARE, RESERVE_SECONDS, affordable_steps
+from starcoder.smoke.run import FINETUNE_SHARE, RESERVE_SECONDS, affordable_steps, decided_steps
 from starcoder.smoke.stage import states
 from tests.conftest import starcoder, start
 
@@ -53,7 +53,8 @@ def test_another_recipe_repeats_what_depends_on_it_alone(copy: Path) -> None:
 def test_what_cannot_start_removes_nothing(small_run: Path, tmp_path: Path) -> None:
     keepsake = tmp_path / "holiday.jpg"
     keepsake.write_text("sun")
-    for options in (["--output", str(tmp_path)], ["--recipes", str(tmp_path)], ["--steps", "3"]):
+    mistakes = (["--output", str(tmp_path)], ["--recipes", str(tmp_path)], ["--steps", "3"], ["--minutes", "nan"])
+    for options in mistakes:
         refused = starcoder(small_run, *SMALL, "--fresh", "true", *options)
         assert refused.returncode == 2, refused.stdout
         assert refused.stdout == ""
@@ -85,7 +86,8 @@ def test_the_report_shows_what_was_measured(small_run: Path) -> None:
 
 
 def test_nothing_lies_outside_build(small_run: Path) -> None:
-    assert {path.name for path in small_run.iterdir()} == {"build", "recipes"}
+    assert {path.name for path in small_run.iterdir()} == {"build", "recipes", "home"}
+    assert not list((small_run / "home").iterdir())
 
 
 def write_pace(root: Path, seconds: float, steps_per_second: float) -> None:
@@ -104,3 +106,12 @@ def test_training_gets_what_the_other_stages_leave(tmp_path: Path) -> None:
     assert affordable_steps(tmp_path, 5) == int(left * (1 - FINETUNE_SHARE) * 5)
     with pytest.raises(UserError, match=r"1\.5 minutes are too short"):
         affordable_steps(tmp_path, 1.5)
+
+
+def test_the_steps_are_decided_once(tmp_path: Path) -> None:
+    write_pace(tmp_path, seconds=20, steps_per_second=5)
+    steps = decided_steps(tmp_path, 5, "key")
+    (tmp_path / ".state" / "corpus.json").write_text(json.dumps({"key": "k", "seconds": 30}))
+    assert decided_steps(tmp_path, 5, "key") == steps
+    assert decided_steps(tmp_path, 5, "another key") == affordable_steps(tmp_path, 5) < steps
+    assert decided_steps(tmp_path, 6, "another key") == affordable_steps(tmp_path, 6) > steps

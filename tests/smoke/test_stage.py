@@ -109,6 +109,51 @@ def test_only_a_resumable_stage_with_its_own_key_finds_what_it_left(tmp_path: Pa
     assert seen == [False, resumable, False]
 
 
+def test_an_interrupted_stage_keeps_its_time(tmp_path: Path) -> None:
+    def work(command: list[str]) -> None:
+        (tmp_path / "run").mkdir(exist_ok=True)
+        time.sleep(0.2)
+        if not (tmp_path / "run" / "half").exists():
+            (tmp_path / "run" / "half").touch()
+            raise KeyboardInterrupt
+
+    stage = Stage("run", ("x",), code=("errors.py",), resumable=True)
+    with pytest.raises(KeyboardInterrupt):
+        Workspace(tmp_path, work).run(stage)
+    assert states(tmp_path)["run"]["seconds"] >= 0.2
+    Workspace(tmp_path, work).run(stage)
+    assert states(tmp_path)["run"]["seconds"] >= 0.4
+
+
+def test_a_stage_that_makes_nothing_is_never_up_to_date(tmp_path: Path) -> None:
+    recorder = Recorder()
+    for _ in range(2):
+        Workspace(tmp_path, recorder).run(Stage("nothing", ("x",), code=("errors.py",)))
+    assert len(recorder.calls) == 2
+
+
+def test_a_missing_file_is_noticed_though_its_content_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    for name in ("results.json", "page.html"):
+        (tmp_path / "made" / name).write_text("x")
+    before = digest(tmp_path / "made", "results.json")
+    (tmp_path / "made" / "page.html").write_text("another time of day")
+    assert digest(tmp_path / "made", "results.json") == before
+    (tmp_path / "made" / "page.html").unlink()
+    assert digest(tmp_path / "made", "results.json") != before
+
+
+def test_clearing_spares_the_lock(tmp_path: Path) -> None:
+    recorder = Recorder()
+    chain(tmp_path, recorder)
+    with Workspace(tmp_path, recorder) as workspace:
+        workspace.clear()
+        assert [path.name for path in tmp_path.rglob("*")] == [".state", "lock"]
+        with pytest.raises(UserError, match="another run"):
+            Workspace(tmp_path, recorder).__enter__()
+    assert chain(tmp_path, recorder) == ["one", "two"]
+
+
 def test_digest_names_contents_and_names(tmp_path: Path) -> None:
     for name, content in (("a", "1"), ("b", "2")):
         (tmp_path / name).mkdir()

@@ -1,12 +1,15 @@
 import re
+import time
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from starcoder.training import progress
 from starcoder.training.data import TokenDataModule
 from starcoder.training.module import StarCoderModule
 from starcoder.training.progress import LogLines, Throughput, matmul_peak
@@ -53,12 +56,21 @@ def test_mfu_is_the_share_of_the_measured_peak(logged: Any) -> None:
     assert logged.metrics["train/device/mfu"] == pytest.approx(share, rel=1e-6)
 
 
-def test_the_peak_is_that_of_a_matrix_product() -> None:
-    a = torch.randn(512, 512)
+def test_the_peak_is_that_of_the_fastest_matrix_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    a = torch.randn(64, 64)
     with FlopCounterMode(display=False) as counter:
         torch.mm(a, a)
-    assert counter.get_total_flops() == 2 * 512**3
-    assert matmul_peak(torch.float32, size=512, repeats=2) > 1e8
+    seconds = iter([4.0, 0.5, 3.0, 2.0])
+    monkeypatch.setattr(progress, "_seconds", lambda *_: next(seconds))
+    assert matmul_peak(torch.float32, size=64, repeats=1) == counter.get_total_flops() / 0.5
+
+
+def test_the_clock_of_the_peak_runs_while_the_product_does() -> None:
+    def slow(a: Tensor, b: Tensor) -> Tensor:
+        time.sleep(0.05)
+        return a
+
+    assert 0.05 <= progress._seconds(slow, torch.zeros(1), torch.zeros(1)) < 5
 
 
 @pytest.mark.parametrize(("step", "prints"), [(3, False), (4, True), (8, True), (9, True)])
@@ -75,6 +87,18 @@ def test_a_line_every_few_steps_and_at_the_end(step: int, prints: bool, capsys: 
     assert bool(line) == prints
     if prints:
         assert re.fullmatch(rf"step +{step}/9  loss 2\.5000  lr 1\.00e-03  1,234 tok/s\n", line)
+
+
+def test_micro_batches_of_one_step_give_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = LogLines(every_n_steps=2)
+    for step in (0, 0, 1, 1, 2, 2, 3, 3):
+        metrics = {"train_loss": torch.tensor(2.5)}
+        optimizers = [SimpleNamespace(param_groups=[{"lr": 1e-3}])]
+        trainer = SimpleNamespace(
+            global_step=step, max_steps=9, is_global_zero=True, logged_metrics=metrics, optimizers=optimizers
+        )
+        lines.on_train_batch_end(cast(Any, trainer), cast(Any, None), None, torch.zeros(1, 2), 0)
+    assert capsys.readouterr().out.count("\n") == 1
 
 
 def test_other_ranks_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
