@@ -4,15 +4,15 @@ PyTorch hands fp32 products on CPU to MKL, which leaves much of some processors 
 `python -m tests.benchmarks.bench_linear`, in GFLOP/s:
 
     4096 rows, (2048, 512)            output         gradient of x      gradient of the weight
-    MKL                               116-139        127-167            143-162
-    oneDNN                            151-160        184-208            115-120
+    MKL                               117            151                190
+    oneDNN                            137            205                130
 
 and for few rows, which are bound by how fast the weight streams from memory, in GB/s of a (49152, 512) head:
 
     rows                              1       2       8       32
-    MKL                               11      5       6       3
-    oneDNN                            25      17      13      7
-    slices multiplied side by side    33      27      13      5
+    MKL                               10      5       6       4
+    oneDNN                            21      16      13      8
+    slices multiplied side by side    32      25      8       5
 
 Hence oneDNN from eight rows on, slices below, and MKL for the gradient of the weight. Other devices and dtypes take
 `F.linear`.

@@ -2,7 +2,7 @@
 
 At 8192 tokens and 49,152 rows of vocabulary the logits of one sequence take 1.6 GB in fp32, and the plain way keeps
 several copies. Here they exist for one chunk of tokens at a time: its logits, their loss and their gradient are made in
-the forward pass, one after the other in the same buffer, and the backward pass only scales.
+the forward pass, one after the other in the same memory, and the backward pass only scales.
 
 Shapes: N tokens, n tokens of a chunk, V vocabulary, C channels.
 """
@@ -66,6 +66,7 @@ class _SummedLoss(torch.autograd.Function):
                 torch.mm(logits, weight, out=grad_hidden[chunk]).mul_(mask)
             if grad_weight is not None:
                 _add_product_(grad_weight, logits.t(), x * mask)
+            del logits  # before the next chunk's are made
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.dtype = weight.dtype
         return total
