@@ -58,9 +58,11 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(folder: Path, *args: str) -> subprocess.Popen[str]:
-    """Start the command line in `folder`; one thread, as it shares the machine with pytest."""
-    command = [sys.executable, "-m", "starcoder.cli", *args]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    """Start the command line in `folder`: on one thread, as it shares the machine with pytest, and no progress bars."""
+    # What a shell runs in the background ignores Ctrl-C, and so do its children, unless told otherwise.
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command = [sys.executable, "-c", program + "from starcoder.cli import main; main()", *args]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
     environment.pop("MPLCONFIGDIR", None)
     if (folder / "home").is_dir():
         environment["HOME"] = str(folder / "home")

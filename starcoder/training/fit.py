@@ -2,8 +2,10 @@
 
 import logging
 import warnings
+from typing import Any
 
 from jsonargparse import ArgumentError
+from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -44,6 +46,13 @@ class StarCoderCLI(LightningCLI):
         if self.subcommand == "validate" and not (options.ckpt_path or options.model.init_from):
             raise UserError("starcoder validate: name the weights with --ckpt_path or --model.init_from")
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer; settings that it cannot have, such as an absent accelerator, are the user's to mend."""
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, ModuleNotFoundError) as error:
+            raise UserError(f"trainer: {one_line(error)}") from None
+
     def _parse_ckpt_path(self) -> None:
         """The recipe and the options decide; a checkpoint does not override them."""
 
@@ -52,7 +61,7 @@ def run(args: list[str]) -> None:
     """Run `fit` or `validate` with its arguments, e.g. `["fit", "--config", "recipes/smoke.yaml"]`.
 
     Raises:
-        UserError: for an unknown key, a value of the wrong type, or a file that is missing.
+        UserError: for an unknown key, a value of the wrong type, a file or an accelerator that is missing.
         KeyboardInterrupt: after Ctrl-C, once the trainer has shut down.
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
