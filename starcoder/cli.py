@@ -95,7 +95,7 @@ def _call(function: Callable[..., Any], prog: str, args: list[str]) -> None:
     try:
         options = parser.instantiate(parser.parse_args(args))
     except ArgumentError as error:
-        raise UserError(f"{prog}: {one_line(error)}") from None
+        raise UserError(f"{prog.removeprefix('starcoder ')}: {one_line(error)}") from None
     function(**options)
 
 

@@ -55,6 +55,8 @@ def save(model: StarCoder, folder: Path, tokenizer: Tokenizer | None = None) -> 
         _write_json(partial / "config.json", to_transformers(model.config, dtype))
         _write_json(partial / "generation_config.json", {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0})
         save_torch_state_dict(state, partial, max_shard_size=MAX_SHARD_SIZE)
+        for file in partial.glob("*.safetensors"):
+            file.chmod((partial / "config.json").stat().st_mode)  # safetensors lets nobody else read
         if tokenizer is not None:
             tokenizer.save(partial)
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -59,6 +60,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         UserError: when it is missing or damaged.
     """
     try:
+        with ZipFile(path) as archive:  # torch itself does not look at the checksums
+            if damaged := archive.testzip():
+                raise BadZipFile(f"wrong checksum of {damaged}")
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {path}") from None

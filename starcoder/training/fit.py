@@ -71,7 +71,7 @@ def run(args: list[str]) -> None:
     try:
         StarCoderCLI(args)
     except (ArgumentError, MisconfigurationException) as error:
-        raise UserError(f"starcoder {args[0]}: {one_line(error)}") from None
+        raise UserError(f"{args[0]}: {one_line(error)}") from None
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # the trainer turns Ctrl-C into exit code 1
             raise KeyboardInterrupt from None

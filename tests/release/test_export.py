@@ -22,6 +22,7 @@ def test_an_exported_folder_is_the_trained_model_with_its_tokenizer(small_run: P
         assert torch.equal(exported.state_dict()[name], tensor)
     assert tokenizers.load(tmp_path / "model").digest == tokenizers.load(tokenizer).digest
     verify(tmp_path / "model")
+    assert len({path.stat().st_mode for path in (tmp_path / "model").iterdir()}) == 1
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(small_run: Path, tmp_path: Path) -> None:

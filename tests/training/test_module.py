@@ -174,6 +174,12 @@ def test_a_damaged_or_foreign_checkpoint_is_one_line(tiny: Tiny, tmp_path: Path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match="damaged"):
         load_trained(path)
+    fit(tiny, tmp_path, 1)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        load_trained(path)
     torch.save({"state_dict": {"weight": torch.zeros(1)}}, tmp_path / "foreign.ckpt")
     with pytest.raises(UserError, match="no checkpoint of this kit"):
         load_trained(tmp_path / "foreign.ckpt")
