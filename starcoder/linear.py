@@ -28,8 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
-_HAS_MKLDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]  # torch lacks the annotation
-_ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if _HAS_MKLDNN else None
+_ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # absent where torch was built without oneDNN
 _FEW_ROWS = 8
 
 

@@ -26,7 +26,7 @@ class PlainTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return list(self.backend.encode(text, add_special_tokens=False).ids)
 
-    def decode(self, ids: list[int], errors: str = "replace") -> str:  # type: ignore[override]
+    def decode(self, ids: list[int], errors: str = "replace") -> str:
         return self.backend.decode(ids, skip_special_tokens=False)
 
 

@@ -160,7 +160,7 @@ def test_inspect(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
 )
 def test_bad_options(source: Path, tmp_path: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        build(tmp_path / "out", **({"source": source, "license": "MIT"} | options))  # type: ignore[arg-type]
+        build(tmp_path / "out", **({"source": source, "license": "MIT"} | options))
     assert sorted(tmp_path.iterdir()) == [source]
 
 

@@ -11,7 +11,7 @@ def document(content: str, language: str = "python", extension: str = "py") -> D
 
 
 def reason(content: str, language: str = "python", extension: str = "py", **options: float) -> str | None:
-    rejection = reject_reason(document(content, language, extension), FilterOptions(**options))  # type: ignore[arg-type]
+    rejection = reject_reason(document(content, language, extension), FilterOptions(**options))
     return rejection.reason if rejection else None
 
 

@@ -61,13 +61,13 @@ _TREES = st.recursive(
 
 
 def _text(tree: object) -> str:
-    return tree if isinstance(tree, str) else "(" + f" {tree[0]} ".join(map(_text, tree[1])) + ")"  # type: ignore[index]
+    return tree if isinstance(tree, str) else "(" + f" {tree[0]} ".join(map(_text, tree[1])) + ")"
 
 
 def _allowed(tree: object, accepted: frozenset[str]) -> bool:
     if isinstance(tree, str):
         return tree in accepted
-    operator, parts = tree  # type: ignore[misc]
+    operator, parts = tree
     return (all if operator == "AND" else any)(_allowed(part, accepted) for part in parts)
 
 
@@ -118,7 +118,7 @@ _GPL = ("Classifier", "License :: OSI Approved :: GNU General Public License v3 
     ],
 )
 def test_declared_license(fields: list[tuple[str, str]], expression: str) -> None:
-    declared = declared_license(_metadata(*fields))  # type: ignore[arg-type]
+    declared = declared_license(_metadata(*fields))
     assert declared.startswith(expression) if expression.endswith("LicenseRef-") else declared == expression
 
 
@@ -153,7 +153,7 @@ def test_installed_distributions(name: str, expected: tuple[str, ...] | str) -> 
 def test_file_license(head: str, expected: tuple[str, ...] | str | None) -> None:
     verdict = file_license(head)
     if isinstance(verdict, Rejection):
-        assert verdict == Rejection("file under another licence", expected)  # type: ignore[arg-type]
+        assert verdict == Rejection("file under another licence", expected)
     else:
         assert verdict == expected
 
