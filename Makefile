@@ -9,6 +9,7 @@ EXTRAS := corpus,report,dev
 PINS ?=
 SMOKE_MINUTES ?= 5
 SMOKE_DIR ?= build/smoke
+DEVICES ?= 1
 FRESH ?=
 
 # What matplotlib and Jupyter would put into HOME.
@@ -37,8 +38,8 @@ $(STAMP): $(LOCK) pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-smoke: $(STAMP) ## train a tiny StarCoder on real code in minutes [SMOKE_MINUTES=5] [FRESH=1]
-	$(BIN)/starcoder smoke --output $(SMOKE_DIR) --minutes $(SMOKE_MINUTES) $(if $(FRESH),--fresh true)
+smoke: $(STAMP) ## train a tiny StarCoder on real code in minutes [SMOKE_MINUTES=5] [DEVICES=1] [FRESH=1]
+	$(BIN)/starcoder smoke --output $(SMOKE_DIR) --minutes $(SMOKE_MINUTES) --devices $(DEVICES) $(if $(FRESH),--fresh true)
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest

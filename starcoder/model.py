@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from starcoder.distributed import fill
 from starcoder.errors import UserError
 from starcoder.linear import Linear, linear
 from starcoder.loss import linear_cross_entropy
@@ -133,6 +134,13 @@ class StarCoderConfig:
         if name not in PRESETS:
             raise UserError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
         return cls(**PRESETS[name]).replace(**changes)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **changes: Any) -> "StarCoderConfig":
+        """The shape of the model in a `gpt_bigcode` folder or Hub repository, with `changes` on top."""
+        from starcoder.release.folder import local_folder, read_config
+
+        return read_config(local_folder(source)).replace(**changes)
 
 
 _1B: dict[str, Any] = {"n_layer": 24, "n_embd": 2048, "n_head": 16}
@@ -332,7 +340,8 @@ class StarCoder(nn.Module):
                 parameter.fill_(1.0)
             else:
                 std = self.config.std / (math.sqrt(2 * self.config.n_layer) if "c_proj" in name else 1.0)
-                parameter.copy_(_normal(parameter.shape, std, f"{seed}:{name}"))
+                values = _normal(parameter.shape, std, f"{seed}:{name}")
+                fill(parameter, values.__getitem__)
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits of the next token at every position, (B, T, V); arguments and errors as for `hidden`."""
@@ -362,6 +371,12 @@ class StarCoder(nn.Module):
         from starcoder.release.folder import load
 
         return load(cls, source, dtype, **changes)
+
+    def load_pretrained(self, source: str | Path) -> None:
+        """Take over the weights of a `gpt_bigcode` folder or Hub repository; a sharded model reads its part alone."""
+        from starcoder.release.folder import load_weights, local_folder
+
+        load_weights(self, local_folder(source))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder that transformers loads unchanged; see `starcoder.release.folder.save`."""

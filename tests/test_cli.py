@@ -8,9 +8,9 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-import torch
 
 from starcoder.cli import COMMANDS, LIGHTNING_COMMANDS, main
+from starcoder.training.checkpoint import read_meta
 from tests.conftest import ROOT, Tiny, starcoder, start
 
 
@@ -130,8 +130,7 @@ def test_a_corpus_on_a_full_disk_is_one_line_and_nothing_half_written(tmp_path: 
         "tokenizer train --vocab_size 4096 --corpus build/smoke/corpus --output {disk}/made",
         "tokenize --corpus build/smoke/corpus --tokenizer build/smoke/tokenizer --output {disk}/made",
         "fit --config recipes/smoke.yaml --trainer.max_steps 2 --checkpoint.folder {disk}/made",
-        "export --checkpoint build/smoke/pretrain/checkpoints/last.ckpt --tokenizer build/smoke/tokenizer"
-        " --output {disk}/made",
+        "export --checkpoint build/smoke/pretrain/checkpoints --tokenizer build/smoke/tokenizer --output {disk}/made",
         "smoke --steps 40 --max_bytes 4000000 --output {disk}/made",
     ],
     ids=lambda command: command.split(" --")[0],
@@ -163,9 +162,9 @@ def test_ctrl_c_ends_a_training_with_130_and_the_next_goes_on(small_run: Path, t
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
-    reached = torch.load(tmp_path / "checkpoints" / "last.ckpt")["global_step"]
+    reached = read_meta(tmp_path / "checkpoints")["global_step"]
     starcoder(small_run, *args, f"--trainer.max_steps={reached + 2}", check=True)
-    assert torch.load(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == reached + 2
+    assert read_meta(tmp_path / "checkpoints")["global_step"] == reached + 2
 
 
 @pytest.mark.parametrize(
@@ -173,7 +172,7 @@ def test_ctrl_c_ends_a_training_with_130_and_the_next_goes_on(small_run: Path, t
     [
         "corpus build",
         "tokenize --corpus build/smoke/corpus --tokenizer build/smoke/tokenizer",
-        "export --checkpoint build/smoke/pretrain/checkpoints/last.ckpt --tokenizer build/smoke/tokenizer",
+        "export --checkpoint build/smoke/pretrain/checkpoints --tokenizer build/smoke/tokenizer",
         "smoke --steps 40 --max_bytes 4000000",
     ],
 )

@@ -8,16 +8,16 @@ tokenizer.json, …        the tokenizer's files, when one is given
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import save_torch_state_dict, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
 
+from starcoder.distributed import fill
 from starcoder.errors import UserError
 from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.storage import atomic_folder
@@ -77,10 +77,24 @@ def load(model_class: type[M], source: str | Path, dtype: torch.dtype | None = N
     config = read_config(folder).replace(**changes)
     with torch.device("meta"):
         model = model_class(config)
-    state = {name: tensor if dtype is None else tensor.to(dtype) for name, tensor in _read_weights(folder)}
-    _check_state(model, state, folder)
-    model.load_state_dict(state, assign=True)
+    model.to(dtype or _stored_dtype(folder)).to_empty(device="cpu")
+    load_weights(model, folder)
     return model
+
+
+def load_weights(model: StarCoder, folder: Path) -> None:
+    """Read the weights in `folder` into `model`; of a sharded one each process reads its own part alone.
+
+    Raises:
+        UserError: when the weights are missing, damaged, or of another shape; `model` may then be half read.
+    """
+    found = _shapes(folder)
+    _check_shapes(model, found, folder)
+    parameters = dict(model.named_parameters())
+    for file in _weight_files(folder):
+        with _open_weights(file) as weights:
+            for name in parameters.keys() & weights.keys():
+                fill(parameters[name], weights.get_slice(name).__getitem__)
 
 
 def read_config(folder: Path) -> StarCoderConfig:
@@ -154,21 +168,40 @@ def local_folder(source: str | Path) -> Path:
         raise UserError(f"{source} is neither a folder nor a repository that the Hub gives: {reason}") from None
 
 
-def _read_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
+def _weight_files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise UserError(f"{folder} holds no *.safetensors weights")
-    for file in files:
-        try:
-            weights = load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{file} is damaged: {error}") from None
-        yield from ((name, tensor) for name, tensor in weights.items() if name != "lm_head.weight")
+    return files
 
 
-def _check_state(model: StarCoder, state: Mapping[str, Tensor], folder: Path) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+@contextmanager
+def _open_weights(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="pt") as weights:
+            yield weights
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is damaged: {error}") from None
+
+
+def _stored_dtype(folder: Path) -> torch.dtype:
+    with _open_weights(_weight_files(folder)[0]) as weights:
+        dtype: torch.dtype = weights.get_slice(next(iter(weights.keys())))[:0].dtype
+    return dtype
+
+
+def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the stored parameters by name; the head is the token table once more."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in _weight_files(folder):
+        with _open_weights(file) as weights:
+            shapes |= {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+    shapes.pop("lm_head.weight", None)
+    return shapes
+
+
+def _check_shapes(model: StarCoder, found: Mapping[str, tuple[int, ...]], folder: Path) -> None:
+    expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if wrong:
         name = wrong[0]

@@ -30,7 +30,7 @@ from starcoder.smoke.metrics import read_metrics
 from starcoder.smoke.stage import states
 from starcoder.storage import atomic_folder
 from starcoder.tokenizer import Tokenizer
-from starcoder.training.checkpoint import read_checkpoint
+from starcoder.training.checkpoint import read_meta
 from starcoder.training.data import Windows
 from starcoder.training.stream import open_shards
 
@@ -94,7 +94,7 @@ def _training_tokens(workspace: Path, context_length: int) -> Any:
 
 def _training(workspace: Path, context_length: int) -> dict[str, Any]:
     """How much there was to train on, and how much was seen."""
-    runs = {name: read_checkpoint(workspace / name / "checkpoints" / "last.ckpt") for name in ("pretrain", "finetune")}
+    runs = {name: read_meta(workspace / name / "checkpoints") for name in ("pretrain", "finetune")}
     shards, position = open_shards(workspace / "shards" / "train"), runs["pretrain"]["TokenDataModule"]
     windows = position["epoch"] * sum(shards.windows(context_length + 1)) + position["windows"]
     return {
@@ -169,7 +169,7 @@ def _print(results: dict[str, Any]) -> None:
 
 def _page(workspace: Path, results: dict[str, Any]) -> str:
     # A run that was resumed shortly before its end has no window of steps to average over.
-    rates = [row for row in read_metrics(workspace / "pretrain" / "metrics") if "train/device/mfu" in row]
+    rates = [row for row in read_metrics(workspace / "pretrain" / "metrics") if "mfu" in row]
     environment = Environment(loader=PackageLoader("starcoder.smoke"), autoescape=True, trim_blocks=True)
     return environment.get_template("report.html").render(
         **results,

@@ -5,6 +5,8 @@ It is the one room above the command line, which it uses like a user.
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from starcoder.smoke.stage import Stage, Workspace, states
 from starcoder.storage import atomic_file
 
 VOCAB_SIZE = 4096
+BATCH_SIZE = 4
+"""Samples of an optimizer step on all devices together."""
 TOKENIZER_BYTES = 20_000_000
 PACE_STEPS = 60
 LEAST_STEPS = 40
@@ -35,6 +39,7 @@ def smoke(
     minutes: float = 5.0,
     steps: int | None = None,
     max_bytes: int = 80_000_000,
+    devices: int = 1,
     fresh: bool = False,
 ) -> None:
     """Train a tiny StarCoder on the code installed on this machine, and report on it.
@@ -45,6 +50,7 @@ def smoke(
         minutes: time for the whole run; what the other stages leave is spent on training.
         steps: optimizer steps of pretraining, instead of as many as fit `minutes`.
         max_bytes: source code to read for the corpus.
+        devices: processes that train together, sharded (FSDP2).
         fresh: remove what earlier runs made, and start over.
 
     Raises:
@@ -57,16 +63,20 @@ def smoke(
             raise UserError(f"there is no recipe {recipes / recipe}")
     if not 0 < minutes < math.inf:
         raise UserError(f"minutes is {minutes}, no length of time")
-    with Workspace(output, starcoder) as workspace:
+    if devices < 1 or BATCH_SIZE % devices:
+        raise UserError(f"devices is {devices}, but a step of the smoke run has {BATCH_SIZE} samples to share out")
+    with Workspace(output, run_command) as workspace:
         if fresh:
             workspace.clear()
         for stage in data_stages(output, max_bytes):
             workspace.run(stage)
         if steps is None:
-            pace = _fit_stage("pace", output, [recipes / RECIPES[0]], PACE_STEPS, {"data.train": "shards/train"})
+            pace = _fit_stage(
+                "pace", output, [recipes / RECIPES[0]], PACE_STEPS, devices, {"data.train": "shards/train"}
+            )
             workspace.run(replace(pace, resumable=False))  # its last steps alone would tell no pace
             steps = decided_steps(output, minutes, workspace.keys["pace"])
-        for stage in training_stages(output, recipes, steps):
+        for stage in training_stages(output, recipes, steps, devices):
             workspace.run(stage)
     print(f"the report: {(output / 'report' / 'index.html').resolve()}")
 
@@ -89,7 +99,7 @@ def affordable_steps(root: Path, minutes: float) -> int:
     """Steps of pretraining that fit `minutes`, from what the stages so far took and the throughput of the short run."""
     spent = sum(state["seconds"] for name, state in states(root).items() if name in _BEFORE_TRAINING)
     seconds = (minutes * 60 - spent - RESERVE_SECONDS) * (1 - FINETUNE_SHARE)
-    steps = int(seconds * float(read_metrics(root / "pace" / "metrics")[-1]["train/device/batches_per_sec"]))
+    steps = int(seconds * float(read_metrics(root / "pace" / "metrics")[-1]["steps_per_sec"]))
     if steps < LEAST_STEPS:
         raise UserError(
             f"{minutes:g} minutes are too short: all but the training takes {spent + RESERVE_SECONDS:.0f} s"
@@ -120,17 +130,18 @@ def data_stages(root: Path, max_bytes: int) -> list[Stage]:
     return stages
 
 
-def training_stages(root: Path, recipes: Path, steps: int) -> list[Stage]:
+def training_stages(root: Path, recipes: Path, steps: int, devices: int) -> list[Stage]:
     """Pretraining, fine-tuning on Python, the folder that each gives, and the report."""
     finetune_steps = max(1, round(steps * FINETUNE_SHARE))
     return [
-        _fit_stage("pretrain", root, [recipes / RECIPES[0]], steps, {"data.train": "shards/train"}),
+        _fit_stage("pretrain", root, [recipes / RECIPES[0]], steps, devices, {"data.train": "shards/train"}),
         _export_stage("starcoderbase", root, "pretrain"),
         _fit_stage(
             "finetune",
             root,
             [recipes / recipe for recipe in RECIPES],
             finetune_steps,
+            devices,
             {"data.train": "shards/python", "model.init_from": "starcoderbase"},
         ),
         _export_stage("starcoder", root, "finetune"),
@@ -144,7 +155,22 @@ def training_stages(root: Path, recipes: Path, steps: int) -> list[Stage]:
     ]
 
 
-def _fit_stage(name: str, root: Path, recipes: list[Path], steps: int, inputs: dict[str, str]) -> Stage:
+def run_command(args: list[str]) -> None:
+    """Run a command line of `starcoder`, in this process unless it trains on several devices.
+
+    Raises:
+        UserError: when it cannot do with its input; when several processes fail, they have said why.
+    """
+    devices = int(args[args.index("--trainer.devices") + 1]) if "--trainer.devices" in args else 1
+    if devices == 1:
+        starcoder(args)
+        return
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={devices}"]
+    if subprocess.run([*launch, "-m", "starcoder.cli", *args], check=False).returncode:
+        raise UserError(f"training on {devices} processes failed")
+
+
+def _fit_stage(name: str, root: Path, recipes: list[Path], steps: int, devices: int, inputs: dict[str, str]) -> Stage:
     """A `starcoder fit` under `root`; `inputs` maps recipe keys to the names of the stages that they read."""
     folder = root / name
     options = {
@@ -152,6 +178,8 @@ def _fit_stage(name: str, root: Path, recipes: list[Path], steps: int, inputs: d
         "data.validation": root / "shards/validation",
         "data.tokenizer": root / "tokenizer",
         "checkpoint.folder": folder / "checkpoints",
+        "data.batch_size": BATCH_SIZE // devices,
+        "trainer.devices": devices,
         "trainer.max_steps": steps,
         "trainer.default_root_dir": folder,
         "trainer.logger.init_args.save_dir": folder / "metrics",
@@ -164,14 +192,15 @@ def _fit_stage(name: str, root: Path, recipes: list[Path], steps: int, inputs: d
         code=_TRAINING_CODE,
         reads=("tokenizer", "shards/validation", *inputs.values()),
         facts=tuple(recipe.read_text() for recipe in recipes),
-        digest_of="checkpoints/*.ckpt",
+        digest_of="checkpoints/*/*.distcp",
         resumable=True,
     )
 
 
 def _export_stage(name: str, root: Path, training: str) -> Stage:
-    checkpoint, tokenizer = root / training / "checkpoints" / "last.ckpt", root / "tokenizer"
-    command = _command("export", checkpoint=checkpoint, tokenizer=tokenizer, output=root / name)
+    command = _command(
+        "export", checkpoint=root / training / "checkpoints", tokenizer=root / "tokenizer", output=root / name
+    )
     return Stage(name, command, code=("release", "model.py", "linear.py"), reads=(training, "tokenizer"))
 
 

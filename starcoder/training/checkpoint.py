@@ -1,71 +1,233 @@
-"""Single-file checkpoints that are either whole or absent, also when the process is killed while it writes."""
+"""Sharded checkpoints that are either whole or absent, also when a process is killed while it writes.
 
+A checkpoint is a folder `step-00002500` that any number of ranks can read:
+
+    meta.pt             loops, schedule, position in the data, shape of the model; written first
+    __0_0.distcp, …     each rank's slices of weights and optimizer states
+    .metadata           which slice lies where; written last: without it there is no checkpoint
+
+Tensors are copied to the host, then written in the background while training goes on; only the next save waits.
+"""
+
+import io
+import shutil
+import warnings
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zipfile import BadZipFile, ZipFile
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+import torch.distributed as dist
+from lightning.pytorch import LightningModule, Trainer, callbacks
+from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save
 from typing_extensions import override
 
 from starcoder.errors import UserError, one_line
 from starcoder.storage import atomic_file
 
+_META = "meta.pt"
+_COMPLETE = ".metadata"
+_PREFIX = "step-"
+_BYTES_PER_PARAMETER = 12
+"""The fp32 weight and AdamW's two moments."""
 
-class Checkpoint(ModelCheckpoint):
-    """Keeps `last.ckpt` in a folder: every few steps, and at the end of training.
+
+class Saver:
+    """Writes one checkpoint at a time, all ranks together, while training goes on."""
+
+    def __init__(self) -> None:
+        self._group: dist.ProcessGroup | None = None
+        self._pending: Future[Any] | None = None
+
+    def begin(self, tensors: dict[str, Any], meta: dict[str, Any], path: Path) -> None:
+        """Wait for the save before, copy `tensors` to the host, and write them and `meta` to `path` from now on."""
+        self.wait()
+        if self._group is None:  # its collectives must not come between those of training
+            self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo"))
+        if dist.get_rank() == 0:
+            with atomic_file(path / _META) as partial:
+                torch.save(meta, partial)
+        saving = async_save(tensors, checkpoint_id=path, process_group=self._group)
+        assert isinstance(saving, Future)
+        self._pending, self._path = saving, path
+
+    def wait(self) -> None:
+        """Return when nothing is being written; raise what went wrong, such as a full disk."""
+        if self._pending is None:
+            return
+        pending, self._pending = self._pending, None
+        try:
+            pending.result()
+        except Exception:
+            shutil.rmtree(self._path, ignore_errors=True)
+            raise
+
+
+class Checkpoint(callbacks.Checkpoint):
+    """Saves every few steps and at the end of training, and keeps the newest.
 
     Args:
-        folder: where `last.ckpt` lies; `--ckpt_path last` resumes from it.
+        folder: where the checkpoints lie; `--ckpt_path last` resumes from the newest.
         every_n_steps: optimizer steps between two saves.
+        keep: how many to keep.
+
+    Raises:
+        UserError: when a number is below 1.
     """
 
-    def __init__(self, folder: str, every_n_steps: int = 2500) -> None:
-        super().__init__(
-            dirpath=folder,
-            every_n_train_steps=every_n_steps,
-            save_last=True,
-            save_top_k=0,
-            enable_version_counter=False,
-        )
+    def __init__(self, folder: str, every_n_steps: int = 2500, keep: int = 2) -> None:
+        wrong = [f"{name} is {n}, below 1" for name, n in (("every_n_steps", every_n_steps), ("keep", keep)) if n < 1]
+        if wrong:
+            raise UserError("checkpoint: " + "; ".join(wrong))
+        self.folder = Path(folder)
+        self.every_n_steps = every_n_steps
+        self.keep = keep
+        self._saved_step = -1
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what would end badly after days.
+
+        Raises:
+            UserError: when the folder holds checkpoints, but this run starts anew; when it has no room for them.
+        """
+        self._saved_step = trainer.global_step
+        found = complete(self.folder)
+        if trainer.ckpt_path is None and found:
+            raise UserError(f"{found[-1]} is of an earlier run: go on with --ckpt_path last, or name another folder")
+        size = _BYTES_PER_PARAMETER * sum(parameter.numel() for parameter in pl_module.parameters())
+        free = shutil.disk_usage(_existing(self.folder)).free
+        more = self.keep + 1 - len(found)
+        if free < more * size:
+            raise UserError(
+                f"the disk is full: {self.folder} has {free / 1e9:.3g} GB, but needs {more} x {size / 1e9:.3g} GB more"
+            )
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.every_n_steps == 0:
+            self.save(trainer)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the final weights also when the last step is no multiple of `every_n_steps`."""
-        if self._last_global_step_saved != trainer.global_step:
-            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        self.save(trainer)
+        _saver(trainer).wait()
+        self._remove_old(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Begin to save this step, unless it is saved, once the one before is complete; then remove what is too old."""
+        if self._saved_step == trainer.global_step:
+            return
+        self._saved_step = trainer.global_step
+        _saver(trainer).wait()
+        self._remove_old(trainer)
+        trainer.save_checkpoint(self.folder / f"{_PREFIX}{trainer.global_step:08d}")
+
+    def _remove_old(self, trainer: Trainer) -> None:
+        """Remove all but the newest, and what was never completed; only while nothing is being written."""
+        if trainer.is_global_zero:
+            keep = complete(self.folder)[-self.keep :]
+            for path in set(self.folder.glob(f"{_PREFIX}*")) - set(keep):
+                shutil.rmtree(path)
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, flushes, renames; a damaged file is reported in one line."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write `checkpoint` to `path`, replacing an older one only when the new one is on the disk."""
-        with atomic_file(Path(path)) as partial, partial.open("wb") as file:
-            torch.save(checkpoint, file)
-
-    def load_checkpoint(
-        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Read the checkpoint at `path`; see `read_checkpoint`."""
-        return read_checkpoint(Path(path))
+def _saver(trainer: Trainer) -> Saver:
+    saver = getattr(trainer.strategy, "saver", None)
+    if not isinstance(saver, Saver):
+        raise UserError("Checkpoint saves what starcoder.training.parallel.ShardedStrategy trains, nothing else")
+    return saver
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint file, on the CPU.
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def complete(folder: Path) -> list[Path]:
+    """The checkpoints in `folder` that were written to their end, oldest first."""
+    return sorted(path.parent for path in folder.glob(f"{_PREFIX}*/{_COMPLETE}"))
+
+
+def newest(folder: Path) -> Path | None:
+    """The checkpoint in `folder` of the last step, if there is any."""
+    found = complete(folder)
+    return found[-1] if found else None
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """Everything in a checkpoint but tensors; of a folder of checkpoints, in the newest.
 
     Raises:
-        UserError: when it is missing or damaged.
+        UserError: when it is missing, was not written to its end, or is damaged.
     """
+    path = newest(path) or path
+    if not (path / _COMPLETE).is_file():
+        torn = " that was written to its end" if path.is_dir() else ""
+        raise UserError(f"there is no checkpoint{torn} in {path}")
     try:
-        with ZipFile(path) as archive:  # torch itself does not look at the checksums
+        content: dict[str, Any] = torch.load(path / _META, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and pickle raise what they stumble over
+        raise UserError(_damaged(path / _META, error)) from None
+    return content
+
+
+def damages(path: Path, rank: int = 0, ranks: int = 1) -> list[str]:
+    """What is wrong with the files of a checkpoint, by the checksums of every `ranks`-th item from `rank` on."""
+    try:
+        metadata = _read_metadata(path)
+        items = sorted(metadata.storage_data.values(), key=lambda item: (item.relative_path, item.offset))
+        for item in items[rank::ranks]:
+            _check_item(path / item.relative_path, item.offset, item.length)
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The module's whole state dict, on the CPU of this process; of a folder of checkpoints, that of the newest.
+
+    Raises:
+        UserError: when the checkpoint is missing or damaged.
+    """
+    path = newest(path) or path
+    if problems := damages(path):
+        raise UserError(problems[0])
+    tensors = {
+        name.removeprefix("state_dict."): torch.empty(item.size, dtype=item.properties.dtype)
+        for name, item in _read_metadata(path).state_dict_metadata.items()
+        if name.startswith("state_dict.") and isinstance(item, TensorStorageMetadata)
+    }
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as is meant
+        load({"state_dict": tensors}, checkpoint_id=path, no_dist=True)
+    return tensors
+
+
+def _read_metadata(path: Path) -> Metadata:
+    try:
+        return FileSystemReader(path).read_metadata()
+    except Exception as error:
+        raise UserError(_damaged(path / _COMPLETE, error)) from None
+
+
+def _check_item(path: Path, offset: int, length: int) -> None:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            content = file.read(length)
+        with ZipFile(io.BytesIO(content)) as archive:  # torch itself does not look at the checksums
             if damaged := archive.testzip():
                 raise BadZipFile(f"wrong checksum of {damaged}")
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"there is no checkpoint {path}") from None
-    except Exception as error:  # torch and pickle raise what they stumble over
-        raise UserError(f"the checkpoint {path} is damaged ({one_line(error)}); delete it to start over") from None
-    return content
+    except (OSError, BadZipFile) as error:
+        raise UserError(_damaged(path, error)) from None
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"{path} is damaged ({one_line(error)}); remove {path.parent} to go on from the checkpoint before"

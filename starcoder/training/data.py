@@ -1,12 +1,13 @@
 """Batches for training and validation: windows of token shards, permuted by fill-in-the-middle, resumable exactly.
 
-What a step trains on is a function of (seed, epoch, position), not of ranks, workers, or how often a run was resumed:
-step s of an epoch takes the G windows from s·G on in the epoch's order, G being the batches of all ranks together, and
-rank r takes the B windows from r·B on of these.
+What a step trains on is a function of (seed, epoch, position), not of ranks, workers, micro-batches, or how often a run
+was resumed: step s of an epoch takes the G windows from s·G on in the epoch's order, G being the global batch. R ranks
+take them in micro-batches of R·B windows, of which rank r has the B from r·B on.
 
-Shapes: B batch, T tokens.
+Shapes: B micro-batch of one rank, T tokens.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -73,55 +74,66 @@ class Position:
 
 @dataclass(eq=False)
 class TrainingLoader:
-    """Batches (B, T+1) of one rank, from `position` to the end of the epoch.
+    """Micro-batches (B, T+1) of one rank, from `position` to the end of the epoch.
 
-    Windows at the end that do not fill a batch on every rank are left out. The loader has a length, without which
-    Lightning fetches a batch ahead and loses it at every resume.
+    Windows at the end that do not fill a step are left out. The loader has a length, without which Lightning fetches a
+    batch ahead and loses it at every resume.
 
     Attributes:
         samples: windows by (epoch, index).
         chunk_windows: number of windows in each chunk.
         seed: seed of the order; None keeps the order of the shards.
-        batch_size: windows a batch on one rank.
+        batch_size: windows of a micro-batch on one rank, B.
+        accumulation: micro-batches of a step.
         rank: this process among those that split a batch.
         world_size: number of these processes.
         num_workers: processes that prepare batches; 0 prepares them in this one.
         position: where to go on; moved by every batch that is given out.
+        seconds_waited: time that training has spent waiting for batches.
     """
 
     samples: FimWindows
     chunk_windows: Sequence[int]
     seed: int | None
     batch_size: int
+    accumulation: int
     rank: int
     world_size: int
     num_workers: int
     position: Position
+    seconds_waited: float = 0.0
+
+    @property
+    def windows_per_batch(self) -> int:
+        """Windows in one micro-batch of all ranks together, R·B."""
+        return self.batch_size * self.world_size
 
     @property
     def windows_per_step(self) -> int:
-        """Windows in the batches of all ranks together, G."""
-        return self.batch_size * self.world_size
+        """The global batch, G."""
+        return self.windows_per_batch * self.accumulation
 
     def __len__(self) -> int:
-        """Number of batches in an epoch."""
-        return sum(self.chunk_windows) // self.windows_per_step
+        """Number of micro-batches in an epoch."""
+        return sum(self.chunk_windows) // self.windows_per_step * self.accumulation
 
     def __iter__(self) -> Iterator[Tensor]:
         """Go on from the position, read at the first `next`: Lightning makes iterators that it never uses."""
-        if self.position.windows >= len(self) * self.windows_per_step:
+        if self.position.windows >= len(self) * self.windows_per_batch:
             self.position.epoch += 1
             self.position.windows = 0
-        batches: DataLoader[Any] = DataLoader(
-            self.samples,
-            batch_sampler=self._keys(self.position.epoch, self.position.windows),
-            collate_fn=_stack,
-            num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # leaves the global one as a resumed run will find it
+        batches = iter(
+            DataLoader(
+                self.samples,
+                batch_sampler=self._keys(self.position.epoch, self.position.windows),
+                collate_fn=_stack,
+                num_workers=self.num_workers,
+                pin_memory=torch.cuda.is_available(),
+                generator=torch.Generator(),  # leaves the global one as a resumed run will find it
+            )
         )
-        for batch in batches:
-            self.position.windows += self.windows_per_step
+        while (batch := self._next(batches)) is not None:
+            self.position.windows += self.windows_per_batch
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
@@ -132,11 +144,18 @@ class TrainingLoader:
         """Go on from the position in `state_dict`."""
         vars(self.position).update(state_dict)
 
+    def _next(self, batches: Iterator[Tensor]) -> Tensor | None:
+        start = time.perf_counter()
+        batch = next(batches, None)
+        self.seconds_waited += time.perf_counter() - start
+        return batch
+
     def _keys(self, epoch: int, start: int) -> Iterator[list[tuple[int, int]]]:
         order = window_order(self.chunk_windows, self.seed, epoch, start)
-        first = self.rank * self.batch_size
-        while len(step := list(islice(order, self.windows_per_step))) == self.windows_per_step:
-            yield [(epoch, index) for index in step[first : first + self.batch_size]]
+        first, end = self.rank * self.batch_size, len(self) * self.windows_per_batch
+        for _ in range(start, end, self.windows_per_batch):
+            batch = list(islice(order, self.windows_per_batch))
+            yield [(epoch, index) for index in batch[first : first + self.batch_size]]
 
 
 def _stack(samples: list[tuple[int, Window]]) -> Tensor:
@@ -153,6 +172,9 @@ class TokenDataModule(LightningDataModule):
         tokenizer: folder of the tokenizer that made the shards.
         context_length: tokens that the model sees, T; the paper's is 8192. A window has one more.
         batch_size: windows in a micro-batch on one device.
+        global_batch_size: windows in an optimizer step of all devices together (paper: 512). Gradients are accumulated
+            over as many micro-batches as that takes, so that the steps are the same on any number of devices. When not
+            given, it follows from the devices and the trainer's `accumulate_grad_batches`.
         validation: token shards to validate on; without them there is no validation.
         fim_rate: probability that a document, or the part of it in a window, is permuted (paper: 0.5).
         fim_spm_rate: probability that a permuted one has the suffix first (paper: 0.5).
@@ -171,6 +193,7 @@ class TokenDataModule(LightningDataModule):
         tokenizer: str | Path,
         context_length: int = 8192,
         batch_size: int = 1,
+        global_batch_size: int | None = None,
         validation: str | Path | None = None,
         fim_rate: float = 0.5,
         fim_spm_rate: float = 0.5,
@@ -185,10 +208,11 @@ class TokenDataModule(LightningDataModule):
             for name, value, least in (
                 ("context_length", context_length, 1),
                 ("batch_size", batch_size, 1),
+                ("global_batch_size", global_batch_size, 1),
                 ("seed", seed, 0),
                 ("num_workers", num_workers, 0),
             )
-            if value < least
+            if value is not None and value < least
         ]
         for name, rate in (("fim_rate", fim_rate), ("fim_spm_rate", fim_spm_rate)):
             if not 0 <= rate <= 1:
@@ -199,6 +223,7 @@ class TokenDataModule(LightningDataModule):
         self.validation = validation
         self.context_length = context_length
         self.batch_size = batch_size
+        self.global_batch_size = global_batch_size
         self.fim_rates = (fim_rate, fim_spm_rate)
         self.seed = seed
         self.shuffle = shuffle
@@ -218,13 +243,24 @@ class TokenDataModule(LightningDataModule):
         """Number of tokens that can occur in a batch."""
         return self.tokenizer.vocab_size
 
+    def problems(self, ranks: int) -> list[str]:
+        """What cannot be with this number of devices."""
+        if self.global_batch_size is not None and self.global_batch_size % (self.batch_size * ranks):
+            return [
+                f"data.global_batch_size {self.global_batch_size} is no multiple of batch_size {self.batch_size} "
+                f"on {ranks} devices"
+            ]
+        return []
+
     def setup(self, stage: str) -> None:
         """Check tokenizer and shards before anything runs, and start at the first window.
 
         Raises:
-            UserError: when they are missing, damaged or do not belong together, or hold too few tokens.
+            UserError: when they are missing, damaged or do not belong together, or hold too few tokens, or the global
+                batch cannot be split.
         """
         if stage == "fit":
+            self._set_accumulation()
             self.position = Position()
             self._shards["train"] = self._open(self.train)
         if self.validation is not None:
@@ -238,12 +274,14 @@ class TokenDataModule(LightningDataModule):
         """
         shards = self._shards["train"]
         length = self.context_length + 1
-        ranks = (self.trainer and self.trainer.distributed_sampler_kwargs) or {"rank": 0, "num_replicas": 1}
+        ranks = self._ranks()
+        accumulation = self.trainer.accumulate_grad_batches if self.trainer else 1
         loader = TrainingLoader(
             FimWindows(Windows(shards, length), self.tokenizer, *self.fim_rates, self.seed),
             shards.windows(length),
             self.seed if self.shuffle else None,
             self.batch_size,
+            accumulation,
             ranks["rank"],
             ranks["num_replicas"],
             self.num_workers,
@@ -252,7 +290,7 @@ class TokenDataModule(LightningDataModule):
         if len(loader) == 0:
             windows = sum(loader.chunk_windows)
             raise UserError(
-                f"{self.train} has {windows} windows, but a step takes {loader.windows_per_step}; lower batch_size"
+                f"{self.train} has {windows} windows, but a step takes {loader.windows_per_step}; lower the batch size"
             )
         return loader
 
@@ -275,6 +313,17 @@ class TokenDataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the position in `state_dict`, also where the loader exists already."""
         vars(self.position).update(state_dict)
+
+    def _ranks(self) -> dict[str, int]:
+        """This process, and the number of those that split a batch, in Lightning's words."""
+        return (self.trainer and self.trainer.distributed_sampler_kwargs) or {"rank": 0, "num_replicas": 1}
+
+    def _set_accumulation(self) -> None:
+        ranks = self._ranks()["num_replicas"]
+        if problems := self.problems(ranks):
+            raise UserError(problems[0])
+        if self.global_batch_size is not None and self.trainer:
+            self.trainer.accumulate_grad_batches = self.global_batch_size // (self.batch_size * ranks)
 
     def _open(self, location: str | Path) -> Shards:
         shards = open_shards(location, self.tokenizer, self.cache)

@@ -1,7 +1,9 @@
 """`starcoder fit` and `starcoder validate`: Lightning's command line over our modules; recipes are its YAML."""
 
 import logging
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError
@@ -10,9 +12,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from starcoder.errors import UserError, one_line
-from starcoder.training.checkpoint import Checkpoint
+from starcoder.training.checkpoint import Checkpoint, newest
 from starcoder.training.data import TokenDataModule
 from starcoder.training.module import StarCoderModule
+from starcoder.training.parallel import ShardedStrategy
+from starcoder.training.preemption import EXIT_CODE, Preemption
 
 
 class StarCoderCLI(LightningCLI):
@@ -24,7 +28,10 @@ class StarCoderCLI(LightningCLI):
             TokenDataModule,
             seed_everything_default=1234,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"plugins": {"class_path": "starcoder.training.checkpoint.AtomicCheckpointIO"}},
+            trainer_defaults={
+                "strategy": {"class_path": "starcoder.training.parallel.ShardedStrategy"},
+                "callbacks": [Preemption()],
+            },
             parser_kwargs={"prog": "starcoder", "exit_on_error": False},
             args=args,
         )
@@ -41,8 +48,11 @@ class StarCoderCLI(LightningCLI):
             parser.link_arguments("seed_everything", target, compute_fn=int)
 
     def before_instantiate_classes(self) -> None:
-        """Refuse to validate weights that nobody trained."""
+        """Find the last checkpoint; refuse to validate weights that nobody trained."""
         options = self.config[self.subcommand]
+        if options.ckpt_path == "last":
+            last = newest(Path(options.checkpoint.folder))
+            options.ckpt_path = last and str(last)
         if self.subcommand == "validate" and not (options.ckpt_path or options.model.init_from):
             raise UserError("starcoder validate: name the weights with --ckpt_path or --model.init_from")
 
@@ -53,6 +63,17 @@ class StarCoderCLI(LightningCLI):
         except (ValueError, ModuleNotFoundError) as error:
             raise UserError(f"trainer: {one_line(error)}") from None
 
+    def instantiate_classes(self) -> None:
+        """Build everything; then say all that does not go together, before any process is started."""
+        super().instantiate_classes()
+        trainer, data = self.trainer, self.datamodule
+        ranks = trainer.num_nodes * trainer.num_devices
+        problems = data.problems(ranks)
+        if isinstance(trainer.strategy, ShardedStrategy):
+            problems += trainer.strategy.problems()
+        if problems:
+            raise UserError("; ".join(problems))
+
     def _parse_ckpt_path(self) -> None:
         """The recipe and the options decide; a checkpoint does not override them."""
 
@@ -62,6 +83,7 @@ def run(args: list[str]) -> None:
 
     Raises:
         UserError: for an unknown key, a value of the wrong type, a file or an accelerator that is missing.
+        SystemExit: with code 75 after SIGTERM or SIGUSR1; `--ckpt_path last` goes on.
         KeyboardInterrupt: after Ctrl-C, once the trainer has shut down.
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -69,13 +91,15 @@ def run(args: list[str]) -> None:
     for harmless in _HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", message=harmless)
     try:
-        StarCoderCLI(args)
+        cli = StarCoderCLI(args)
     except (ArgumentError, MisconfigurationException) as error:
         raise UserError(f"{args[0]}: {one_line(error)}") from None
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # the trainer turns Ctrl-C into exit code 1
             raise KeyboardInterrupt from None
         raise
+    if any(isinstance(callback, Preemption) and callback.stopped for callback in cli.trainer.callbacks):
+        sys.exit(EXIT_CODE)
 
 
 _HARMLESS_WARNINGS = (

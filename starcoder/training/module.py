@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
 from starcoder.errors import UserError, one_line
 from starcoder.model import StarCoder, StarCoderConfig
-from starcoder.training.checkpoint import read_checkpoint
+from starcoder.training.checkpoint import read_meta, read_weights
+from starcoder.training.guard import StepGuard
 
 
 class StarCoderModule(LightningModule):
@@ -33,6 +37,8 @@ class StarCoderModule(LightningModule):
         beta1: AdamW's decay of the first moment.
         beta2: AdamW's decay of the second moment.
         epsilon: AdamW's denominator guard.
+        skip_deviations: a step whose loss or gradient norm lies this many standard deviations above the mean of the
+            last 128 is skipped, as is one that is not finite; 0 for the latter alone.
         seed: what the initial weights and the dropout masks are a function of.
     """
 
@@ -49,6 +55,7 @@ class StarCoderModule(LightningModule):
         beta1: float = 0.9,
         beta2: float = 0.95,
         epsilon: float = 1e-8,
+        skip_deviations: float = 6.0,
         seed: int = 1234,
     ) -> None:
         super().__init__()
@@ -60,31 +67,69 @@ class StarCoderModule(LightningModule):
             f"weight_decay is {weight_decay}, below 0": weight_decay < 0,
             f"beta1 {beta1} or beta2 {beta2} is outside [0, 1)": not (0 <= beta1 < 1 and 0 <= beta2 < 1),
             f"epsilon is {epsilon}, not above 0": epsilon <= 0,
+            f"skip_deviations is {skip_deviations}, below 0": skip_deviations < 0,
         }
         if any(wrong.values()):
             raise UserError("model: " + "; ".join(problem for problem, holds in wrong.items() if holds))
         self.save_hyperparameters()
         self.mean_val_loss = MeanMetric()
-        self.flops_per_batch = 0
+        self.guard = StepGuard(skip_deviations)
+        self.step_loss: Tensor | float = 0.0
         self.model: StarCoder | None = None
 
     def configure_model(self) -> None:
-        """Build the model once, in every process."""
+        """Build the model once, in every process; under a strategy that shards it, without weights."""
         if self.model is not None:
             return
+        self._check_data(self.config)
+        with torch.device("meta"):
+            self.model = StarCoder(self.config)
+        if torch.get_default_device().type != "meta":
+            self.model.to_empty(device=torch.get_default_device())
+            self.init_weights()
+
+    @cached_property
+    def config(self) -> StarCoderConfig:
+        """The model's shape."""
         hp = self.hparams
         overrides = hp["overrides"] or {}
         if hp["init_from"]:
-            self.model = StarCoder.from_pretrained(hp["init_from"], dtype=torch.float32, **overrides)
+            return StarCoderConfig.from_pretrained(hp["init_from"], **overrides)
+        return StarCoderConfig.preset(hp["preset"], **overrides)
+
+    def init_weights(self) -> None:
+        """Draw the weights that are here, or read them from `init_from`."""
+        assert self.model is not None
+        if self.hparams["init_from"]:
+            self.model.load_pretrained(self.hparams["init_from"])
         else:
-            self.model = StarCoder(StarCoderConfig.preset(hp["preset"], **overrides), seed=hp["seed"])
-        self._check_data(self.model.config)
+            self.model.init_weights(self.hparams["seed"])
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Mean loss in nats of one micro-batch (B, T+1)."""
         loss = self._loss(batch)
-        self.log("train_loss", loss, prog_bar=True)
+        self.step_loss = self.step_loss + loss.detach() / self.trainer.accumulate_grad_batches
         return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of all gradients together, let the guard decide, and log loss and norm of the whole step."""
+        parameters = [p for p in self.parameters() if p.grad is not None]
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
+        loss = self.trainer.strategy.reduce(torch.as_tensor(self.step_loss), reduce_op="mean")
+        self.step_loss = 0.0
+        optimizer.found_inf = self.guard(loss, norm)  # what AdamW's kernel asks before it changes anything
+        if gradient_clip_val:
+            clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+        self.log_dict(
+            {"train_loss": loss, "grad_norm": norm, "skipped_steps": self.guard.skipped.float()}, prog_bar=True
+        )
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Log the mean loss in nats over all validation batches (B, T+1)."""
@@ -116,29 +161,34 @@ class StarCoderModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the model's shape beside its weights, so that a checkpoint explains itself."""
-        assert self.model is not None
-        checkpoint["model_config"] = asdict(self.model.config)
+        """Keep the model's shape and the tokenizer's digest beside the weights: a checkpoint explains itself."""
+        checkpoint["model_config"] = asdict(self.config)
+        checkpoint["tokenizer"] = self._tokenizer_digest()
+        checkpoint["accumulation"] = self.trainer.accumulate_grad_batches
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another shape.
+        """Refuse a checkpoint of another shape or tokenizer; count in micro-batches of this run, whatever its devices.
 
         Raises:
-            UserError: naming the fields that differ.
+            UserError: naming all that differs.
         """
-        assert self.model is not None
-        ours, theirs = asdict(self.model.config), checkpoint.get("model_config", {})
-        differing = [
+        ours, theirs = asdict(self.config), checkpoint.get("model_config", {})
+        problems = [
             f"{name} {theirs.get(name)} instead of {value}" for name, value in ours.items() if theirs.get(name) != value
         ]
-        if differing:
-            raise UserError(f"the checkpoint holds another model: {', '.join(differing)}")
+        if self._tokenizer_digest() not in (None, checkpoint.get("tokenizer")):
+            problems.append("another tokenizer")
+        if problems:
+            raise UserError(f"the checkpoint is of another model: {', '.join(problems)}")
+        recount(checkpoint, self.trainer.accumulate_grad_batches)
 
     def _loss(self, batch: Tensor) -> Tensor:
         assert self.model is not None
-        tokens, targets = batch[:, :-1], batch[:, 1:]  # (B, T) each
-        self.flops_per_batch = self.model.config.flops_per_token(tokens.size(1)) * tokens.numel()
-        return self.model.loss(tokens, targets)
+        return self.model.loss(batch[:, :-1], batch[:, 1:])
+
+    def _tokenizer_digest(self) -> str | None:
+        data = getattr(self.trainer, "datamodule", None)
+        return data.tokenizer.digest if data else None
 
     def _check_data(self, config: StarCoderConfig) -> None:
         data = getattr(self.trainer, "datamodule", None)
@@ -163,15 +213,29 @@ def cosine_with_warmup(step: int, warmup_steps: int, decay_steps: int, floor: fl
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def recount(checkpoint: dict[str, Any], accumulation: int) -> None:
+    """Make Lightning's counters of micro-batches those of a run that has taken `accumulation` a step from the start."""
+    more = accumulation - checkpoint.get("accumulation", accumulation)
+    loop = checkpoint["loops"]["fit_loop"] if more else {}
+    for scope in ("total", "current") if more else ():
+        steps = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"][scope]["completed"]
+        counters = loop["epoch_loop.batch_progress"][scope]
+        counters.update({name: count + steps * more for name, count in counters.items()})
+    checkpoint["accumulation"] = accumulation
+
+
 def load_trained(checkpoint: Path) -> StarCoder:
-    """The model inside a Lightning checkpoint file.
+    """The model inside a checkpoint, or in the newest one of a folder of checkpoints.
 
     Raises:
-        UserError: when the file is missing, damaged, or no checkpoint of a `StarCoderModule`.
+        UserError: when there is none, or it is damaged, or not of a `StarCoderModule`.
     """
-    content = read_checkpoint(checkpoint)
-    state = {name.removeprefix("model."): tensor for name, tensor in content.get("state_dict", {}).items()}
-    shape = content.get("model_config")
+    shape = read_meta(checkpoint).get("model_config")
+    state = {
+        name.removeprefix("model."): tensor
+        for name, tensor in read_weights(checkpoint).items()
+        if name.startswith("model.")
+    }
     if shape is None or not state:
         raise UserError(f"{checkpoint} is no checkpoint of this kit's training")
     try:

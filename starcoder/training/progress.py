@@ -1,37 +1,107 @@
-"""What a run tells: tokens per second, FLOP/s and MFU, and one plain line every few steps."""
+"""What a run tells: speed, waiting and memory when the trainer logs, and one plain line every few steps.
 
+Nothing here makes the host wait for the device but at the steps that are logged, where it waits anyhow.
+"""
+
+import gc
+import resource
+import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ThroughputMonitor
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from typing_extensions import override
 
 from starcoder.linear import linear
+from starcoder.model import StarCoderConfig
+from starcoder.training.data import TrainingLoader
+from starcoder.training.module import StarCoderModule
+from starcoder.training.planner.hardware import peak_of_device
 
 
-class Throughput(ThroughputMonitor):
-    """Lightning's monitor for token batches (B, T+1); on a CPU the peak is measured, since no table lists it.
+class Throughput(Callback):
+    """Logs speed, waiting and memory whenever the trainer logs, averaged since the last time.
 
-    Logs `train/device/items_per_sec` (tokens), `train/device/flops_per_sec` and `train/device/mfu`.
-
-    Args:
-        window_size: micro-batches that the rates are averaged over.
+    `tokens_per_sec` of all devices, `tokens_per_sec_per_device`, `steps_per_sec`; `mfu`, the share of the device's peak
+    that forward and backward use by PaLM's convention (`StarCoderConfig.flops_per_token`: recomputation is not counted,
+    the whole attention square is); `data_wait`, the share of time spent waiting for batches; `memory_gib`, the peak on
+    this device, or of this process on a CPU, since the run began. The peak rate of a CPU is measured at the start.
     """
 
-    def __init__(self, window_size: int = 20) -> None:
-        super().__init__(batch_size_fn=len, length_fn=_n_tokens, window_size=window_size)
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        device = trainer.strategy.root_device
+        self.peak_flops = matmul_peak(torch.float32) if device.type == "cpu" else peak_of_device(device)
+        self._begin(trainer)
 
     @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
-        if trainer.strategy.root_device.type == "cpu":
-            dtype = torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float32
-            self.available_flops = int(matmul_peak(dtype))
-            for throughput in self._throughputs.values():
-                throughput.available_flops = self.available_flops
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the time of validation out."""
+        if trainer.training or trainer.state.fn == "fit":
+            self._begin(trainer)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Tensor, batch_idx: int
+    ) -> None:
+        self.tokens += batch.size(0) * (batch.size(1) - 1) * trainer.world_size
+        if trainer.global_step == self.step or trainer.global_step % _log_every_n_steps(trainer):
+            return
+        if trainer.strategy.root_device.type == "cuda":
+            torch.cuda.synchronize()
+        assert isinstance(pl_module, StarCoderModule)
+        pl_module.log_dict(self._metrics(trainer, pl_module.config, batch.size(1) - 1))
+        self._begin(trainer)
+
+    def _begin(self, trainer: Trainer) -> None:
+        self.step, self.tokens = trainer.global_step, 0
+        self.waited = _seconds_waited(trainer)
+        self.start = time.perf_counter()
+
+    def _metrics(self, trainer: Trainer, config: StarCoderConfig, length: int) -> dict[str, float]:
+        seconds = time.perf_counter() - self.start
+        per_device = self.tokens / seconds / trainer.world_size
+        metrics = {
+            "tokens_per_sec": self.tokens / seconds,
+            "tokens_per_sec_per_device": per_device,
+            "steps_per_sec": (trainer.global_step - self.step) / seconds,
+            "data_wait": (_seconds_waited(trainer) - self.waited) / seconds,
+            "memory_gib": _peak_memory(trainer.strategy.root_device) / 2**30,
+        }
+        if self.peak_flops:
+            metrics["mfu"] = per_device * config.flops_per_token(length) / self.peak_flops
+        return metrics
+
+
+class QuietCollector(Callback):
+    """Python's garbage collector at fixed steps instead of any moment: on many ranks each pause is a pause of all.
+
+    Args:
+        every_n_steps: optimizer steps between two collections.
+    """
+
+    def __init__(self, every_n_steps: int = 1000) -> None:
+        self.every_n_steps = every_n_steps
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        gc.collect()
+        gc.disable()
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Tensor, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.every_n_steps == 0:
+            gc.collect(1)
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        gc.enable()
 
 
 class LogLines(Callback):
@@ -55,13 +125,13 @@ class LogLines(Callback):
         if step % self.every_n_steps and step != trainer.max_steps:
             return
         self.printed_step = step
-        metrics = trainer.logged_metrics
+        metrics = trainer.callback_metrics
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         line = f"step {step:>6}/{trainer.max_steps}  loss {float(metrics['train_loss']):.4f}  lr {rate:.2e}"
-        if "train/device/items_per_sec" in metrics:
-            line += f"  {metrics['train/device/items_per_sec']:,.0f} tok/s"
-        if "train/device/mfu" in metrics:
-            line += f"  {metrics['train/device/mfu']:.1%} MFU"
+        if "tokens_per_sec" in metrics:
+            line += f"  {metrics['tokens_per_sec']:,.0f} tok/s"
+        if "mfu" in metrics:
+            line += f"  {metrics['mfu']:.1%} MFU"
         print(line, flush=True)
 
 
@@ -78,5 +148,18 @@ def _seconds(product: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) 
     return time.perf_counter() - start
 
 
-def _n_tokens(batch: Tensor) -> int:
-    return batch.size(0) * (batch.size(1) - 1)
+def _log_every_n_steps(trainer: Any) -> int:
+    """A setting that Lightning keeps on the trainer without declaring it."""
+    return int(trainer.log_every_n_steps)
+
+
+def _seconds_waited(trainer: Trainer) -> float:
+    loader = trainer.train_dataloader
+    return loader.seconds_waited if isinstance(loader, TrainingLoader) else 0.0
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: of tensors on a GPU, of the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -87,10 +87,12 @@ class Shards:
         access.
         """
         litdata = import_litdata()
+        loader = litdata.TokensLoader(length)
+        loader.pre_load_chunk = _map_nothing
         return litdata.StreamingDataset(
             self.location,
             cache_dir=str(self.cache),
-            item_loader=litdata.TokensLoader(length),
+            item_loader=loader,
             max_pre_download=SHUFFLED_CHUNKS,
             max_cache_size=_NEVER_EVICT,
         )
@@ -139,6 +141,10 @@ def window_order(windows: Sequence[int], seed: int | None, epoch: int, start: in
         if start < len(indices):
             yield from np.random.default_rng((seed, epoch, 2, group)).permutation(indices)[start:].tolist()
         start = max(0, start - len(indices))
+
+
+def _map_nothing(_chunk_index: int, _path: str) -> None:
+    """Leave mapping a chunk to the thread that reads it: litdata's downloading thread, doing it too, breaks it."""
 
 
 def _read(folder: str) -> bytes:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from starcoder.smoke.stage import states
+from starcoder.training.checkpoint import newest
 
 ROOT = Path(__file__).parents[2]
 KILLS = 20
@@ -53,7 +54,7 @@ def test_twenty_kills_leave_the_artefacts_of_an_undisturbed_run(tmp_path: Path) 
             process.wait()
             kills += 1
             training = "digest" not in states(disturbed).get("pretrain", {"digest": None})
-            resumptions += training and (disturbed / "pretrain" / "checkpoints" / "last.ckpt").exists()
+            resumptions += training and newest(disturbed / "pretrain" / "checkpoints") is not None
         else:
             assert digests(disturbed) == expected
             shutil.rmtree(disturbed)

@@ -95,7 +95,7 @@ def write_pace(root: Path, seconds: float, steps_per_second: float) -> None:
     for name in ("corpus", "pace", "pretrain"):
         (root / ".state" / f"{name}.json").write_text(json.dumps({"key": "k", "seconds": seconds}))
     (root / "pace" / "metrics" / "version_0").mkdir(parents=True)
-    table = f"step,train/device/batches_per_sec\n3,1\n7,{steps_per_second}\n"
+    table = f"step,steps_per_sec\n3,1\n7,{steps_per_second}\n"
     (root / "pace" / "metrics" / "version_0" / "metrics.csv").write_text(table)
 
 

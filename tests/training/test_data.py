@@ -202,7 +202,7 @@ class TestFailures:
             ({"seed": -1}, "seed"),
             ({"num_workers": -1}, "num_workers"),
             ({"context_length": 7000}, "no chunk .* holds a window of context_length \\+ 1 = 7,001"),
-            ({"batch_size": 10_000}, "a step takes 10000; lower batch_size"),
+            ({"batch_size": 10_000}, "a step takes 10000; lower the batch size"),
             ({"train": "nowhere"}, "no token shards in nowhere"),
             ({"validation": "nowhere"}, "no token shards in nowhere"),
             ({"tokenizer": "nowhere"}, "nowhere/tokenizer.json"),

@@ -1,59 +1,106 @@
+import csv
+import gc
 import re
 import time
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from starcoder.training import progress
-from starcoder.training.data import TokenDataModule
+from starcoder.training.data import TokenDataModule, TrainingLoader
 from starcoder.training.module import StarCoderModule
-from starcoder.training.progress import LogLines, Throughput, matmul_peak
+from starcoder.training.parallel import ShardedStrategy
+from starcoder.training.progress import LogLines, QuietCollector, Throughput, matmul_peak
 from tests.conftest import VOCAB_SIZE, Tiny
 
 SHAPE = {"n_layer": 1, "n_head": 2, "n_embd": 16, "vocab_size": VOCAB_SIZE, "context_length": 32}
-STEPS, BATCH, WINDOW = 12, 4, 5
+STEPS, BATCH = 12, 4
+
+
+class Slow(TokenDataModule):
+    """Training waits for its data most of the time."""
+
+    def train_dataloader(self) -> TrainingLoader:
+        loader = super().train_dataloader()
+        batches = loader._next
+
+        def late(iterator: Iterator[Tensor]) -> Tensor | None:
+            time.sleep(0.1)
+            loader.seconds_waited += 0.1
+            return batches(iterator)
+
+        loader._next = late
+        return loader
 
 
 @pytest.fixture(scope="module")
 def logged(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Metrics of a short run, and the monitor that made them."""
-    monitor = Throughput(window_size=WINDOW)
+    """Metrics of a short run of two micro-batches a step, and what they should follow from."""
+    folder = tmp_path_factory.mktemp("run")
+    monitor = Throughput()
     trainer = Trainer(
         accelerator="cpu",
+        strategy=ShardedStrategy(),
         max_steps=STEPS,
-        log_every_n_steps=1,
-        default_root_dir=tmp_path_factory.mktemp("run"),
+        log_every_n_steps=3,
+        logger=CSVLogger(folder, name=""),
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[monitor],
+        callbacks=[monitor, QuietCollector(every_n_steps=5)],
     )
     module = StarCoderModule(preset="smoke", overrides=SHAPE)
-    trainer.fit(module, TokenDataModule(tiny.train, tiny.tokenizer, context_length=32, batch_size=BATCH))
-    assert module.model is not None
-    metrics = {name: float(value) for name, value in trainer.logged_metrics.items()}
-    return SimpleNamespace(metrics=metrics, peak=monitor.available_flops, config=module.model.config)
+    data = Slow(tiny.train, tiny.tokenizer, context_length=32, batch_size=BATCH, global_batch_size=2 * BATCH)
+    trainer.fit(module, data)
+    with (folder / "version_0" / "metrics.csv").open() as file:
+        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    return SimpleNamespace(rows=rows, peak=monitor.peak_flops, config=module.config)
 
 
-def test_tokens_are_targets_and_flops_are_the_models(logged: Any) -> None:
-    metrics = logged.metrics
-    tokens_per_batch = BATCH * 32
-    assert metrics["train/device/items_per_sec"] == pytest.approx(
-        metrics["train/device/batches_per_sec"] * tokens_per_batch
-    )
-    flops = metrics["train/device/items_per_sec"] * logged.config.flops_per_token(32)
-    assert metrics["train/device/flops_per_sec"] == pytest.approx(flops, rel=1e-3)
+def test_every_logged_step_has_a_row(logged: Any) -> None:
+    assert [row["step"] for row in logged.rows] == [2, 5, 8, 11]
+    for row in logged.rows:
+        assert {"train_loss", "grad_norm", "skipped_steps", "tokens_per_sec", "data_wait", "memory_gib"} <= row.keys()
+        assert row["skipped_steps"] == 0
+        assert 0.05 < row["memory_gib"] < 64
 
 
-def test_mfu_is_the_share_of_the_measured_peak(logged: Any) -> None:
+def test_tokens_are_targets_of_all_micro_batches_and_flops_are_the_models(logged: Any) -> None:
+    for row in logged.rows:
+        assert row["tokens_per_sec"] == pytest.approx(row["steps_per_sec"] * 2 * BATCH * 32, rel=1e-4)
+        assert row["tokens_per_sec_per_device"] == row["tokens_per_sec"]
+        flops = row["tokens_per_sec"] * logged.config.flops_per_token(32)
+        assert row["mfu"] == pytest.approx(flops / logged.peak, rel=1e-3)
     assert logged.peak > 1e8
-    share = logged.metrics["train/device/flops_per_sec"] / logged.peak
-    assert logged.metrics["train/device/mfu"] == pytest.approx(share, rel=1e-6)
+
+
+def test_waiting_for_data_is_a_share_of_the_time(logged: Any) -> None:
+    for row in logged.rows:
+        assert 0.5 < row["data_wait"] <= 1
+        assert row["steps_per_sec"] < 1 / 0.2
+
+
+def test_the_collector_is_on_again_after_training(logged: Any) -> None:
+    assert gc.isenabled()
+
+
+def test_the_collector_runs_at_fixed_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    collected: list[int] = []
+    monkeypatch.setattr(gc, "collect", lambda generation=2: collected.append(generation) or 0)
+    collector, nothing = QuietCollector(every_n_steps=2), cast(Any, None)
+    collector.on_train_start(nothing, nothing)
+    assert not gc.isenabled()
+    for step in (1, 2, 3, 4):
+        collector.on_train_batch_end(cast(Any, SimpleNamespace(global_step=step)), nothing, None, torch.zeros(0), 0)
+    collector.teardown(nothing, nothing, "fit")
+    assert collected == [2, 1, 1]
 
 
 def test_the_peak_is_that_of_the_fastest_matrix_product(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +126,7 @@ def test_a_line_every_few_steps_and_at_the_end(step: int, prints: bool, capsys: 
         global_step=step,
         max_steps=9,
         is_global_zero=True,
-        logged_metrics={"train_loss": torch.tensor(2.5), "train/device/items_per_sec": 1234.0},
+        callback_metrics={"train_loss": torch.tensor(2.5), "tokens_per_sec": 1234.0},
         optimizers=[SimpleNamespace(param_groups=[{"lr": 1e-3}])],
     )
     LogLines(every_n_steps=4).on_train_batch_end(cast(Any, trainer), cast(Any, None), None, torch.zeros(1, 2), 0)
@@ -95,7 +142,7 @@ def test_micro_batches_of_one_step_give_one_line(capsys: pytest.CaptureFixture[s
         metrics = {"train_loss": torch.tensor(2.5)}
         optimizers = [SimpleNamespace(param_groups=[{"lr": 1e-3}])]
         trainer = SimpleNamespace(
-            global_step=step, max_steps=9, is_global_zero=True, logged_metrics=metrics, optimizers=optimizers
+            global_step=step, max_steps=9, is_global_zero=True, callback_metrics=metrics, optimizers=optimizers
         )
         lines.on_train_batch_end(cast(Any, trainer), cast(Any, None), None, torch.zeros(1, 2), 0)
     assert capsys.readouterr().out.count("\n") == 1

@@ -1,0 +1,267 @@
+"""Parallelism (paper §5.5): how one model is spread over processes. Nothing of it is in the model.
+
+The original runs cut every matrix over 4 GPUs and the layers over 4 more (TP 4 × PP 4 × DP 32). Here every GPU holds a
+slice of every layer, and a block is whole only while it computes (FSDP2):
+
+    shard_size = all ranks     FSDP: parameters, gradients and optimizer states in as many slices as there are ranks
+    shard_size = 8 of 512      HSDP: 64 groups of 8; slices within a group (NVLink), equal copies between groups
+
+    replicate 0   rank 0 [▖   ]  rank 1 [ ▖  ]  rank 2 [  ▖ ]  rank 3 [   ▖]     all-gather, reduce-scatter: ──►
+    replicate 1   rank 4 [▖   ]  rank 5 [ ▖  ]  rank 6 [  ▖ ]  rank 7 [   ▖]     all-reduce of slices: ▲▼
+"""
+
+import contextlib
+from collections.abc import Generator
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.optim import Optimizer
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+from typing_extensions import override
+
+from starcoder.errors import UserError
+from starcoder.model import StarCoder
+from starcoder.training.checkpoint import Saver, damages, read_meta
+from starcoder.training.module import StarCoderModule
+
+Checkpointing = Literal["none", "selective", "full"]
+
+
+def parallelize(
+    model: StarCoder,
+    mesh: DeviceMesh,
+    *,
+    checkpointing: Checkpointing = "none",
+    compile_blocks: bool = False,
+    param_dtype: torch.dtype = torch.float32,
+    reshard_after_forward: bool = True,
+) -> None:
+    """Make `model` ready to train on every device of `mesh`, in place: what saves memory, then speed, then sharding.
+
+    The names in its state dict stay as they are. Embedding, head (the same table) and last layer norm are one unit,
+    each block another.
+
+    Args:
+        model: on any device; on `meta` the weights are still to be made.
+        mesh: one dimension shards (FSDP); of two, the first replicates and the second shards (HSDP).
+        checkpointing: what a block keeps of its forward pass: all of it; its matrix products and attention (the rest,
+            which is cheap, is computed again); or only its input.
+        compile_blocks: whether each block is compiled.
+        param_dtype: what the parameters are cast to for computing; they, the reduced gradients and the optimizer's
+            states are fp32.
+        reshard_after_forward: whether a block's other slices are given back between its forward and its backward.
+    """
+    for block in model.transformer.h:
+        assert isinstance(block, nn.Module)
+        if checkpointing != "none":
+            contexts = {"context_fn": _KEEP_PRODUCTS} if checkpointing == "selective" else {}
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False, **contexts)
+        if compile_blocks:
+            block.compile()
+    if mesh.size() == 1 and mesh.device_type == "cpu" and param_dtype == torch.float32:
+        return  # nothing to share or to cast, and copies cost time
+    policy = MixedPrecisionPolicy(param_dtype=param_dtype, reduce_dtype=torch.float32)
+    for block in model.transformer.h:
+        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard_after_forward)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    register_fsdp_forward_method(model, "loss")
+    register_fsdp_forward_method(model, "hidden")
+
+
+def _keep(_ctx: Any, op: Any, *_args: Any, **_kwargs: Any) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if op in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _kept_operations() -> frozenset[Any]:
+    aten, names = torch.ops.aten, [name for name in dir(torch.ops.aten) if name.startswith("_scaled_dot_product")]
+    attention = [getattr(aten, name).default for name in names if not name.endswith("backward")]
+    products = [aten.mm.default, aten.addmm.default]
+    for library, name in (("mkldnn", "_linear_pointwise"), ("flash_attn", "_flash_attn_forward")):
+        with contextlib.suppress(AttributeError):  # not in this build of torch, or not installed
+            products.append(getattr(getattr(torch.ops, library), name).default)
+    return frozenset([*attention, *products])
+
+
+_KEPT = _kept_operations()
+_KEEP_PRODUCTS = partial(create_selective_checkpoint_contexts, _keep)
+
+
+def _init_alone(backend: str) -> None:
+    """A process group of one process, which needs no port."""
+    stores: Any = dist  # torch does not declare them exported
+    dist.init_process_group(backend, store=stores.HashStore(), rank=0, world_size=1)
+
+
+class ShardedStrategy(ModelParallelStrategy):
+    """FSDP2 over all ranks, or HSDP, for a `StarCoderModule`; on one CPU process it is no parallelism at all.
+
+    The Trainer's precision stays `32-true`: what computes in bf16 is decided here.
+
+    Args:
+        shard_size: ranks that share one copy of parameters, gradients and optimizer states; all of them when not given.
+            It must divide the number of ranks. GPUs of one node, or a multiple, keep most traffic inside nodes.
+        param_dtype: what parameters are cast to for computing. Gradients are reduced, and weights kept, in fp32.
+        checkpointing: what a block keeps of its forward pass: `none` recomputes nothing, `selective` keeps matrix
+            products and attention, `full` its input alone.
+        compile_blocks: whether each block is compiled (torch.compile).
+        reshard_after_forward: whether a block's other slices are given back between its forward and backward.
+        reduce_every_batch: with gradient accumulation, whether each micro-batch's gradients are cut to slices at once
+            (4 bytes a parameter over `shard_size`), or stay whole until the last (4 bytes a parameter, but no
+            communication). Between replicas only the last micro-batch communicates.
+        timeout_minutes: how long a rank waits for the others before it gives up.
+
+    Raises:
+        UserError: when the numbers cannot be.
+    """
+
+    def __init__(
+        self,
+        shard_size: int | None = None,
+        param_dtype: Literal["float32", "bfloat16"] = "float32",
+        checkpointing: Checkpointing = "none",
+        compile_blocks: bool = False,
+        reshard_after_forward: bool = True,
+        reduce_every_batch: bool = True,
+        timeout_minutes: float = 30.0,
+    ) -> None:
+        super().__init__(timeout=timedelta(minutes=timeout_minutes))
+        if shard_size is not None and shard_size < 1:
+            raise UserError(f"strategy: shard_size is {shard_size}, below 1")
+        self.shard_size = shard_size
+        self.reduce_every_batch = reduce_every_batch
+        self.how = {
+            "param_dtype": getattr(torch, param_dtype),
+            "checkpointing": checkpointing,
+            "compile_blocks": compile_blocks,
+            "reshard_after_forward": reshard_after_forward,
+        }
+        self.saver = Saver()
+
+    @property
+    def module(self) -> StarCoderModule:
+        """What is trained."""
+        if not isinstance(self.lightning_module, StarCoderModule):
+            raise UserError("ShardedStrategy shards a StarCoderModule, nothing else")
+        return self.lightning_module
+
+    def problems(self) -> list[str]:
+        """What cannot be with the Trainer's number of devices; known before any process is started."""
+        ranks = self.num_nodes * self.num_processes
+        if self.shard_size is not None and ranks % self.shard_size:
+            return [f"strategy.shard_size {self.shard_size} does not divide the {ranks} ranks"]
+        return []
+
+    @override
+    def setup_environment(self) -> None:
+        """Start the process group, and lay the ranks out as (replicate, shard), or (shard,) when all share one copy."""
+        if problems := self.problems():
+            raise UserError("; ".join(problems))
+        if self.num_nodes * self.num_processes == 1 and not dist.is_initialized():
+            _init_alone(self._get_process_group_backend())
+        self._setup_distributed()
+        shard = self.shard_size or self.world_size
+        mesh = init_device_mesh(
+            self.root_device.type, (self.world_size // shard, shard), mesh_dim_names=("replicate", "shard")
+        )
+        self._device_mesh = mesh if shard < self.world_size else mesh["shard"]
+        self.module._device_mesh = self._device_mesh
+
+    @property
+    @override
+    def distributed_sampler_kwargs(self) -> dict[str, Any]:
+        """Every rank has a part of the batch of its own."""
+        return {"num_replicas": self.world_size, "rank": self.global_rank}
+
+    @contextlib.contextmanager
+    @override
+    def tensor_init_context(self, empty_init: bool | None = None) -> Generator[None]:
+        """Build the model on `meta`: it may be larger than any device; `setup` gives it memory and weights."""
+        with torch.device("meta"):
+            yield
+
+    @override
+    def setup(self, trainer: Trainer) -> None:
+        """Cut the model, and make the weights of the slices that are here."""
+        assert self.module.model is not None
+        parallelize(self.module.model, self.device_mesh, **self.how)
+        self.module.model.to_empty(device=self.root_device)
+        self.module.init_weights()
+        super().setup(trainer)
+
+    @contextlib.contextmanager
+    @override
+    def block_backward_sync(self) -> Generator[None]:
+        """Communicate as little as `reduce_every_batch` allows for a micro-batch that is not the step's last."""
+        model = self.module.model
+        if isinstance(model, FSDPModule):
+            limit = model.set_requires_all_reduce if self.reduce_every_batch else model.set_requires_gradient_sync
+            limit(False)
+            try:
+                yield
+            finally:
+                limit(True)
+        else:
+            yield
+
+    @override
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """This rank's slices, on its device: the saver copies them."""
+        return get_model_state_dict(self.module)
+
+    @override
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """This rank's slices of the optimizer's states, by parameter name."""
+        return get_optimizer_state_dict(self.module, getattr(optimizer, "optimizer", optimizer))
+
+    @override
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
+        """Begin to save; training goes on once the tensors are copied. See `Saver`."""
+        tensors = {"state_dict": checkpoint.pop("state_dict")}
+        for state in checkpoint.pop("optimizer_states", []):
+            tensors["optimizer"] = state
+        self.saver.begin(tensors, checkpoint, Path(self.broadcast(str(filepath))))
+
+    @override
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read what belongs to this rank, whatever the number of ranks that saved it.
+
+        Raises:
+            UserError: when the checkpoint is missing, damaged, or of another model; the same on every rank.
+        """
+        path = Path(checkpoint_path)
+        meta = read_meta(path)
+        self.module.on_load_checkpoint(meta)  # refuses another model before anything long is read
+        found: list[list[str]] = [[]] * self.world_size
+        dist.all_gather_object(found, damages(path, self.global_rank, self.world_size))
+        if problems := [problem for of_rank in found for problem in of_rank]:
+            raise UserError(problems[0])
+        tensors = {"state_dict": self.lightning_module_state_dict()}
+        for optimizer in self.optimizers:
+            tensors["optimizer"] = self.optimizer_state(optimizer)
+        load(tensors, checkpoint_id=path)
+        set_model_state_dict(self.module, tensors["state_dict"])
+        for optimizer in self.optimizers:
+            set_optimizer_state_dict(self.module, optimizer, tensors["optimizer"])
+        return meta
+
+    @override
+    def teardown(self) -> None:
+        """End no process while it still writes."""
+        self.saver.wait()
+        super().teardown()

@@ -1,0 +1,53 @@
+"""A run that is told to stop saves first, all ranks at the same step, and its exit code says that it can go on."""
+
+import signal
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from typing_extensions import override
+
+EXIT_CODE = 75
+"""EX_TEMPFAIL of sysexits.h: start the same command again."""
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class Preemption(Callback):
+    """Ends training after SIGTERM or SIGUSR1, on whichever rank it arrives.
+
+    Ranks ask each other at the steps that are logged, where the host waits for the device anyhow. Lightning's own way
+    makes it wait at every micro-batch, hears rank 0 alone, and communicates inside the signal's handler.
+    """
+
+    def __init__(self) -> None:
+        self.told = False
+        self.stopped = False
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for number in _SIGNALS:  # Lightning puts back what was there before
+            signal.signal(number, self._hear)
+        loop: Any = trainer.fit_loop.epoch_loop
+        loop._broadcast_sigterm_tensor = _ask_nobody
+        self.asked_step = trainer.global_step
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step == self.asked_step or step % trainer.log_every_n_steps:
+            return
+        self.asked_step = step
+        told = torch.tensor(float(self.told), device=trainer.strategy.root_device)
+        self.stopped = bool(trainer.strategy.reduce(told, reduce_op="max"))
+        trainer.should_stop = trainer.should_stop or self.stopped
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self.told = True
+
+
+def _ask_nobody() -> None:
+    """In the place of Lightning's broadcast."""

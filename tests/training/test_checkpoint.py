@@ -1,0 +1,113 @@
+"""Checkpoints are whole or absent, and say what is wrong with them in one line."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from lightning.pytorch import Trainer
+
+from starcoder.errors import UserError
+from starcoder.training.checkpoint import Checkpoint, complete, newest, read_meta
+from starcoder.training.data import TokenDataModule
+from starcoder.training.module import StarCoderModule, load_trained
+from starcoder.training.parallel import ShardedStrategy
+from tests.conftest import VOCAB_SIZE, Tiny
+
+SHAPE = {"n_layer": 1, "n_head": 2, "n_embd": 16, "vocab_size": VOCAB_SIZE, "context_length": 32}
+
+
+def fit(tiny: Tiny, folder: Path, steps: int, ckpt_path: Path | None = None, **changes: Any) -> None:
+    options: dict[str, Any] = {"every_n_steps": 2, "keep": 2, "tokenizer": tiny.tokenizer, "shape": SHAPE} | changes
+    trainer = Trainer(
+        accelerator="cpu",
+        strategy=ShardedStrategy(),
+        max_steps=steps,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[Checkpoint(str(folder), options["every_n_steps"], options["keep"])],
+    )
+    data = TokenDataModule(tiny.train, options["tokenizer"], context_length=32)
+    trainer.fit(StarCoderModule("smoke", options["shape"]), data, ckpt_path=ckpt_path)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of checkpoints after 7 steps."""
+    folder = tmp_path_factory.mktemp("trained")
+    fit(tiny, folder, 7)
+    return folder
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    shutil.copytree(trained, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_the_newest_stay_and_the_last_step_is_saved(trained: Path) -> None:
+    assert [path.name for path in sorted(trained.iterdir())] == ["step-00000006", "step-00000007"]
+    assert read_meta(trained)["global_step"] == 7
+    assert newest(trained) == trained / "step-00000007"
+
+
+def test_what_was_not_written_to_its_end_does_not_count_and_goes(tiny: Tiny, folder: Path) -> None:
+    shutil.copytree(folder / "step-00000007", folder / "step-00000009")
+    (folder / "step-00000009" / ".metadata").unlink()
+    assert newest(folder) == folder / "step-00000007"
+    with pytest.raises(UserError, match="no checkpoint that was written to its end"):
+        read_meta(folder / "step-00000009")
+    fit(tiny, folder, 8, newest(folder))
+    assert [path.name for path in complete(folder)] == ["step-00000007", "step-00000008"]
+    assert not (folder / "step-00000009").exists()
+
+
+def test_a_new_run_does_not_mix_with_an_old_one(tiny: Tiny, folder: Path) -> None:
+    with pytest.raises(UserError, match="of an earlier run: go on with --ckpt_path last"):
+        fit(tiny, folder, 8)
+
+
+@pytest.mark.parametrize("name", ["meta.pt", ".metadata", "__0_0.distcp"])
+@pytest.mark.parametrize("damage", ["truncated", "missing", "flipped"])
+def test_damage_is_one_line(tiny: Tiny, folder: Path, name: str, damage: str) -> None:
+    path = folder / "step-00000007" / name
+    content = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    for read in (lambda: fit(tiny, folder, 9, path.parent), lambda: load_trained(path.parent)):
+        with pytest.raises(UserError, match=r"damaged|no checkpoint") as error:
+            read()
+        assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_of_another_model_or_tokenizer_is_refused(tiny: Tiny, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="of another model: n_layer 1 instead of 2, n_embd 16 instead of 32"):
+        fit(tiny, folder, 9, newest(folder), shape=SHAPE | {"n_layer": 2, "n_embd": 32})
+    meta = folder / "step-00000007" / "meta.pt"
+    torch.save(torch.load(meta) | {"tokenizer": "another"}, meta)
+    with pytest.raises(UserError, match="another tokenizer"):
+        fit(tiny, folder, 9, newest(folder))
+
+
+def test_a_foreign_checkpoint_has_no_model_for_us(tmp_path: Path) -> None:
+    folder = tmp_path / "step-00000001"
+    dcp.save({"state_dict": {"weight": torch.zeros(1)}}, checkpoint_id=folder, no_dist=True)
+    torch.save({}, folder / "meta.pt")
+    with pytest.raises(UserError, match="no checkpoint of this kit"):
+        load_trained(folder)
+    with pytest.raises(UserError, match="there is no checkpoint in"):
+        load_trained(tmp_path / "missing")
+
+
+def test_numbers_that_cannot_be() -> None:
+    with pytest.raises(UserError, match="every_n_steps is 0, below 1; keep is -1, below 1"):
+        Checkpoint("folder", every_n_steps=0, keep=-1)
