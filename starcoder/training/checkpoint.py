@@ -129,7 +129,7 @@ class Checkpoint(callbacks.Checkpoint):
         self._saved_step = trainer.global_step
         _saver(trainer).wait()
         self._remove_old(trainer)
-        trainer.save_checkpoint(self.folder / f"{_PREFIX}{trainer.global_step:08d}")
+        trainer.save_checkpoint(self.folder / f"{_PREFIX}{trainer.global_step:08d}", weights_only=False)
 
     def _remove_old(self, trainer: Trainer) -> None:
         """Remove all but the newest, and what was never completed; only while nothing is being written."""

@@ -98,7 +98,8 @@ def run(args: list[str]) -> None:
         if isinstance(stop.__context__, KeyboardInterrupt):  # the trainer turns Ctrl-C into exit code 1
             raise KeyboardInterrupt from None
         raise
-    if any(isinstance(callback, Preemption) and callback.stopped for callback in cli.trainer.callbacks):
+    trainer: Any = cli.trainer
+    if any(isinstance(callback, Preemption) and callback.stopped for callback in trainer.callbacks):
         sys.exit(EXIT_CODE)
 
 

@@ -19,6 +19,7 @@ from starcoder.training.checkpoint import Checkpoint, newest
 from starcoder.training.data import TokenDataModule
 from starcoder.training.module import StarCoderModule
 from starcoder.training.parallel import ShardedStrategy
+from starcoder.training.preemption import Preemption
 
 ROOT = Path(__file__).parents[2]
 SHAPE = {"n_layer": 2, "n_head": 2, "n_embd": 32, "vocab_size": 512, "context_length": 64}
@@ -68,10 +69,11 @@ def run_job(job: dict[str, Any], root: Path, ranks: int) -> Steps:
         max_steps=job["steps"],
         max_epochs=-1,
         gradient_clip_val=1.0,
+        log_every_n_steps=1,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[record, Checkpoint(str(folder))],
+        callbacks=[record, Preemption(), Checkpoint(str(folder), every_n_steps=job.get("every_n_steps", 1000))],
     )
     resume = newest(folder) if job.get("resume") else None
     trainer.fit(module, data, ckpt_path=resume)

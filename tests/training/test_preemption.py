@@ -1,0 +1,90 @@
+"""Whatever ends a run, the next start goes on as if nothing had happened."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from starcoder.smoke.metrics import read_metrics
+from starcoder.training.checkpoint import newest
+from starcoder.training.preemption import EXIT_CODE
+from tests.conftest import ROOT, Tiny, starcoder, start
+from tests.training.layouts import SHAPE
+
+
+def forked(*args: object) -> dict[str, Any]:
+    command = [sys.executable, "-m", "tests.training.forked", *map(str, args)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180, check=False
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    told: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return told
+
+
+def test_ten_kills_of_a_rank_always_leave_a_whole_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    print(f"moments of the kills: random.seed({seed})")
+    told = forked("kill", tiny.tokenizer.parent, tmp_path, 10, seed)
+    steps = [trial["step"] for trial in told["found"]]
+    assert len(steps) == 10
+    assert steps == sorted(steps)
+    assert steps[0] > 0
+    assert not any(trial["damages"] for trial in told["found"])
+    assert any(trial["torn"] for trial in told["found"]), "no kill hit a save"
+    assert told["resumed"] == told["undisturbed"][-3:]
+
+
+def test_a_signal_to_one_rank_stops_all_at_the_same_step(tiny: Tiny, tmp_path: Path) -> None:
+    told = forked("tell", tiny.tokenizer.parent, tmp_path)
+    assert 0 < told["steps"][0] < told["steps"][1]
+    assert told["resumed"] == told["undisturbed"][-3:]
+
+
+def test_the_command_says_by_its_exit_code_that_it_can_go_on(tiny: Tiny, tmp_path: Path) -> None:
+    def arguments(name: str, steps: int) -> list[str]:
+        options = {
+            "data.train": tiny.train,
+            "data.validation": tiny.validation,
+            "data.tokenizer": tiny.tokenizer,
+            "data.context_length": SHAPE["context_length"],
+            "model.overrides": json.dumps(SHAPE),
+            "model.decay_steps": 1000,
+            "trainer.max_steps": steps,
+            "trainer.log_every_n_steps": 1,
+            "trainer.logger.init_args.save_dir": tmp_path / name / "metrics",
+            "checkpoint.folder": tmp_path / name / "checkpoints",
+        }
+        return [
+            "fit",
+            "--config",
+            str(ROOT / "recipes/smoke.yaml"),
+            *(f"--{key}={value}" for key, value in options.items()),
+        ]
+
+    with start(tmp_path, *arguments("told", 100_000)) as process:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("told/metrics/*/metrics.csv")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGUSR1)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == EXIT_CODE, errors
+    last = newest(tmp_path / "told/checkpoints")
+    assert last is not None
+    end = int(last.name.removeprefix("step-")) + 5
+    for name in ("told", "undisturbed"):
+        starcoder(tmp_path, *arguments(name, end), check=True)
+    losses = [
+        [(row["step"], row["train_loss"], row["grad_norm"]) for row in read_metrics(tmp_path / name / "metrics")]
+        for name in ("told", "undisturbed")
+    ]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == end
