@@ -12,6 +12,16 @@ SMOKE_DIR ?= build/smoke
 DEVICES ?= 1
 FRESH ?=
 
+RECIPE ?= starcoderbase
+NODES ?=
+GPUS ?=
+GPU ?= a100-80gb
+CODE ?=
+MODEL ?= build/smoke/starcoder
+STEPS ?= 100
+FINETUNE_DIR ?= build/finetune/$(notdir $(abspath $(CODE)))
+RUNS := starcoderbase starcoderbase-7b starcoderbase-3b starcoderbase-1b starcoder santacoder
+
 # What matplotlib and Jupyter would put into HOME.
 export MPLCONFIGDIR := $(CURDIR)/build/cache/matplotlib
 export IPYTHONDIR := $(CURDIR)/build/cache/ipython
@@ -24,10 +34,10 @@ OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smoke test check bench notebooks lock resolve clean
+.PHONY: help setup smoke plan $(RUNS) finetune test check bench notebooks lock resolve clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## create .venv from the lock; every other target does it when it is missing or stale
 
@@ -40,6 +50,27 @@ $(STAMP): $(LOCK) pyproject.toml
 
 smoke: $(STAMP) ## train a tiny StarCoder on real code in minutes [SMOKE_MINUTES=5] [DEVICES=1] [FRESH=1]
 	$(BIN)/starcoder smoke --output $(SMOKE_DIR) --minutes $(SMOKE_MINUTES) --devices $(DEVICES) $(if $(FRESH),--fresh true)
+
+plan: $(STAMP) ## memory, time, cost of a run, without a GPU [RECIPE=starcoderbase] [NODES=64] [GPUS=8] [GPU=a100-80gb]
+	$(BIN)/starcoder plan --recipe $(RECIPE) $(if $(NODES),--nodes $(NODES)) $(if $(GPUS),--gpus $(GPUS)) --gpu $(GPU)
+
+starcoderbase: ## train by that recipe; also starcoderbase-7b, -3b, -1b, starcoder, santacoder [NODES=1] [GPUS=8]
+$(RUNS): $(STAMP)
+	$(BIN)/starcoder fit --config recipes/$@.yaml \
+	  $(if $(NODES),--trainer.num_nodes $(NODES)) $(if $(GPUS),--trainer.devices $(GPUS))
+
+finetune: $(STAMP) ## go on from MODEL=build/smoke/starcoder on a repository of yours: CODE=path [STEPS=100] [FRESH=1]
+	@test -n "$(CODE)" || { echo "name your repository: make finetune CODE=path" >&2; exit 2; }
+	$(if $(FRESH),rm -rf $(FINETUNE_DIR))
+	$(BIN)/starcoder corpus build --repository $(CODE) --output $(FINETUNE_DIR)/corpus
+	$(BIN)/starcoder tokenize --corpus $(FINETUNE_DIR)/corpus --tokenizer $(MODEL) --output $(FINETUNE_DIR)/shards/train
+	$(BIN)/starcoder tokenize --corpus $(FINETUNE_DIR)/corpus --tokenizer $(MODEL) --output $(FINETUNE_DIR)/shards/validation \
+	  --split validation
+	$(BIN)/starcoder fit --config recipes/finetune.yaml --model.init_from $(MODEL) --data.tokenizer $(MODEL) \
+	  --data.train $(FINETUNE_DIR)/shards/train --data.validation $(FINETUNE_DIR)/shards/validation \
+	  --checkpoint.folder $(FINETUNE_DIR)/checkpoints --trainer.default_root_dir $(FINETUNE_DIR) \
+	  --trainer.logger.init_args.save_dir $(FINETUNE_DIR)/metrics --trainer.max_steps $(STEPS)
+	$(BIN)/starcoder export --checkpoint $(FINETUNE_DIR)/checkpoints --tokenizer $(MODEL) --output $(FINETUNE_DIR)/model
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest

@@ -213,12 +213,12 @@ def train(texts: Iterable[str], vocab_size: int, progress: bool = False) -> Toke
 
 
 def load(folder: Path | str) -> Tokenizer:
-    """Read the tokenizer of a folder: one written by `save`, or the released StarCoder's.
+    """Read the tokenizer of a folder, written by `save` or the released StarCoder's, or of a Hub repository.
 
     Raises:
         UserError: when the folder or its tokenizer.json is missing or damaged, or is another kind of tokenizer.
     """
-    path = Path(folder) / "tokenizer.json"
+    path = _tokenizer_file(folder)
     try:
         backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -229,6 +229,21 @@ def load(folder: Path | str) -> Tokenizer:
         return Tokenizer(backend)
     except UserError as error:
         raise UserError(f"{path} is not StarCoder's kind of tokenizer: {error}") from None
+
+
+def _tokenizer_file(source: Path | str) -> Path:
+    """tokenizer.json in a folder; where there is no such folder, but `owner/name`, in the Hub's repository."""
+    path = Path(source) / "tokenizer.json"
+    if Path(source).is_dir() or str(source).count("/") != 1:
+        return path
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(str(source), path.name))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{source} is neither a folder nor a repository that the Hub gives: {reason}") from None
 
 
 def _check_layout(backend: tokenizers.Tokenizer) -> None:

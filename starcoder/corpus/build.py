@@ -21,18 +21,20 @@ from starcoder.corpus.filters import DEFAULTS, FilterOptions, decode, reject_rea
 from starcoder.corpus.languages import language_of
 from starcoder.corpus.licenses import accepted_licenses, file_license, is_vendored, judge_license
 from starcoder.corpus.sampling import fair_share, fit, held_out, random_key
-from starcoder.corpus.sources import Repository, find_repositories, fingerprint
+from starcoder.corpus.sources import Repository, find_repositories, fingerprint, single_repository
 from starcoder.corpus.summary import FILE, counts_table, read_summary, write_summary
 from starcoder.errors import UserError
 from starcoder.storage import atomic_folder, check_replaceable
 
 _PROGRESS_EVERY = 20_000_000  # bytes
+_OWN = "LicenseRef-Own"
 
 
 def build(
     output: Path = Path("build/corpus"),
     source: Path | None = None,
     license: str | None = None,
+    repository: Path | None = None,
     accept: list[str] | None = None,
     max_bytes: int | None = 80_000_000,
     validation_share: float = 0.05,
@@ -49,6 +51,8 @@ def build(
         source: A folder whose sub-folders are repositories; by default the distributions installed in the running
             interpreter and CPython's standard library.
         license: SPDX expression of the repositories in `source`; required with it.
+        repository: A folder that is one repository, of your own unless `license` says otherwise; then files are held
+            out for validation, instead of repositories.
         accept: SPDX licence ids to accept besides the permissive ones; `LicenseRef-…` for a licence of your own.
         max_bytes: Most bytes of source files to read; large repositories share what small ones leave. Null: no limit.
         validation_share: Share of the bytes to hold out for validation, as whole repositories.
@@ -62,9 +66,14 @@ def build(
     """
     _check_options(max_bytes, validation_share, similarity)
     check_replaceable(output, FILE)
-    accepted = accepted_licenses(accept or ())
+    if repository and source:
+        raise UserError("name a source or a repository, not both")
+    license = license or (_OWN if repository else None)
+    accepted = accepted_licenses([*(accept or ()), *([_OWN] if repository else ())])
     _check_license(license, accepted)
-    repositories = find_repositories(source, license)
+    repositories = (
+        [single_repository(repository, license)] if repository and license else find_repositories(source, license)
+    )
     listed = [document for repository in repositories for document in _list_files(repository, accepted)]
     _report(f"{len(repositories)} repositories; under an accepted licence, in a language of the table:", listed)
     chosen = listed if max_bytes is None else _share_out(listed, max_bytes, seed)
@@ -203,16 +212,22 @@ def _read(document: Document, path: Path, accepted: Collection[str], filters: Fi
 
 
 def _split(documents: Sequence[Document], share: float, similarity: float, seed: int) -> dict[str, list[Document]]:
-    """The splits: whole repositories are held out, and from those whatever is nearly the same as a training file."""
+    """The splits: whole repositories are held out, and from those whatever is nearly the same as a training file.
+
+    If there is one repository alone, single files are held out.
+    """
     kept = sorted(_kept(documents), key=lambda document: random_key(seed, document.name))
+    alone = len({document.repository for document in documents}) == 1
+    units = {document.name: document.name if alone else document.repository for document in kept}
     sizes: Counter[str] = Counter()
     for document in kept:
-        sizes[document.repository] += document.size
+        sizes[units[document.name]] += document.size
     if len(sizes) < 2:
-        raise UserError("fewer than two repositories have files to keep: one is needed to train, another to validate")
+        what = "files" if alone else "repositories have files"
+        raise UserError(f"fewer than two {what} to keep: one is needed to train, another to validate")
     apart = held_out(sizes, share, seed)
-    train = [document for document in kept if document.repository not in apart]
-    checked = _drop_near_duplicates([document for document in kept if document.repository in apart], train, similarity)
+    train = [document for document in kept if units[document.name] not in apart]
+    checked = _drop_near_duplicates([document for document in kept if units[document.name] in apart], train, similarity)
     rejected = [document for document in [*documents, *checked] if document.rejection]
     return {
         "train": train,

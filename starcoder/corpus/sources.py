@@ -63,6 +63,18 @@ def find_repositories(folder: Path | None = None, license: str | None = None) ->
     return sorted(found, key=lambda repository: repository.name)
 
 
+def single_repository(root: Path, license: str) -> Repository:
+    """The repository in the folder `root`.
+
+    Raises:
+        UserError: `root` is missing or holds no files.
+    """
+    root = root.resolve()
+    if not _walk(root):
+        raise UserError(f"{root} is not a folder with files")
+    return _in_root(root, license)
+
+
 def fingerprint(repositories: list[Repository]) -> str:
     """Return a digest of what the repositories hold, from their revisions alone: no file is read for it."""
     digest = hashlib.sha256()
@@ -102,11 +114,14 @@ def _in_folder(folder: Path, license: str) -> Iterator[Repository]:
     roots = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if not roots:
         raise UserError(f"{folder} is not a folder of repositories: each repository is a sub-folder of it")
-    for root in roots:
-        paths = _walk(root)
-        stats = ((path, (root / path).lstat()) for path in paths)
-        states = "\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats)
-        yield Repository(root.name, license, root, paths, _digest(states))
+    yield from (_in_root(root, license) for root in roots)
+
+
+def _in_root(root: Path, license: str) -> Repository:
+    paths = _walk(root)
+    stats = ((path, (root / path).lstat()) for path in paths)
+    states = "\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats)
+    return Repository(root.name, license, root, paths, _digest(states))
 
 
 def _walk(root: Path) -> tuple[str, ...]:

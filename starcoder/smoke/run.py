@@ -16,6 +16,7 @@ from starcoder.errors import UserError
 from starcoder.smoke.metrics import read_metrics
 from starcoder.smoke.stage import Stage, Workspace, states
 from starcoder.storage import atomic_file
+from starcoder.training.recipe import chain
 
 VOCAB_SIZE = 4096
 BATCH_SIZE = 4
@@ -71,9 +72,7 @@ def smoke(
         for stage in data_stages(output, max_bytes):
             workspace.run(stage)
         if steps is None:
-            pace = _fit_stage(
-                "pace", output, [recipes / RECIPES[0]], PACE_STEPS, devices, {"data.train": "shards/train"}
-            )
+            pace = _fit_stage("pace", output, recipes / RECIPES[0], PACE_STEPS, devices, {"data.train": "shards/train"})
             workspace.run(replace(pace, resumable=False))  # its last steps alone would tell no pace
             steps = decided_steps(output, minutes, workspace.keys["pace"])
         for stage in training_stages(output, recipes, steps, devices):
@@ -134,12 +133,12 @@ def training_stages(root: Path, recipes: Path, steps: int, devices: int) -> list
     """Pretraining, fine-tuning on Python, the folder that each gives, and the report."""
     finetune_steps = max(1, round(steps * FINETUNE_SHARE))
     return [
-        _fit_stage("pretrain", root, [recipes / RECIPES[0]], steps, devices, {"data.train": "shards/train"}),
+        _fit_stage("pretrain", root, recipes / RECIPES[0], steps, devices, {"data.train": "shards/train"}),
         _export_stage("starcoderbase", root, "pretrain"),
         _fit_stage(
             "finetune",
             root,
-            [recipes / recipe for recipe in RECIPES],
+            recipes / RECIPES[1],
             finetune_steps,
             devices,
             {"data.train": "shards/python", "model.init_from": "starcoderbase"},
@@ -170,7 +169,7 @@ def run_command(args: list[str]) -> None:
         raise UserError(f"training on {devices} processes failed")
 
 
-def _fit_stage(name: str, root: Path, recipes: list[Path], steps: int, devices: int, inputs: dict[str, str]) -> Stage:
+def _fit_stage(name: str, root: Path, recipe: Path, steps: int, devices: int, inputs: dict[str, str]) -> Stage:
     """A `starcoder fit` under `root`; `inputs` maps recipe keys to the names of the stages that they read."""
     folder = root / name
     options = {
@@ -185,13 +184,12 @@ def _fit_stage(name: str, root: Path, recipes: list[Path], steps: int, devices: 
         "trainer.logger.init_args.save_dir": folder / "metrics",
         "ckpt_path": "last",
     }
-    configs = [part for recipe in recipes for part in ("--config", str(recipe))]
     return Stage(
         name,
-        ("fit", *configs, *_command("", **options)),
+        ("fit", *_command("", config=recipe, **options)),
         code=_TRAINING_CODE,
         reads=("tokenizer", "shards/validation", *inputs.values()),
-        facts=tuple(recipe.read_text() for recipe in recipes),
+        facts=tuple(path.read_text() for path in chain(recipe)),
         digest_of="checkpoints/*/*.distcp",
         resumable=True,
     )

@@ -172,6 +172,7 @@ def read_meta(path: Path) -> dict[str, Any]:
         torn = " that was written to its end" if path.is_dir() else ""
         raise UserError(f"there is no checkpoint{torn} in {path}")
     try:
+        _check_sums(path / _META)
         content: dict[str, Any] = torch.load(path / _META, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and pickle raise what they stumble over
         raise UserError(_damaged(path / _META, error)) from None
@@ -222,11 +223,16 @@ def _check_item(path: Path, offset: int, length: int) -> None:
         with path.open("rb") as file:
             file.seek(offset)
             content = file.read(length)
-        with ZipFile(io.BytesIO(content)) as archive:  # torch itself does not look at the checksums
-            if damaged := archive.testzip():
-                raise BadZipFile(f"wrong checksum of {damaged}")
+        _check_sums(io.BytesIO(content))
     except (OSError, BadZipFile) as error:
         raise UserError(_damaged(path, error)) from None
+
+
+def _check_sums(file: Path | io.BytesIO) -> None:
+    """Compare what torch wrote with the checksums it wrote beside; when it reads, it does not look at them."""
+    with ZipFile(file) as archive:
+        if damaged := archive.testzip():
+            raise BadZipFile(f"wrong checksum of {damaged}")
 
 
 def _damaged(path: Path, error: Exception) -> str:

@@ -307,12 +307,19 @@ class TokenDataModule(LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The position in the data. Lightning keeps the loader's too, but forgets it at the end of an epoch."""
-        return asdict(self.position)
+        """The position in the data, and which data. Lightning keeps the loader's too, but forgets it after an epoch."""
+        return asdict(self.position) | {"shards": self._shards["train"].digest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the position in `state_dict`, also where the loader exists already."""
-        vars(self.position).update(state_dict)
+        """Go on from the position in `state_dict`, also where the loader exists already.
+
+        Raises:
+            UserError: when it is a position in other data.
+        """
+        state = dict(state_dict)
+        if state.pop("shards") != self._shards["train"].digest:
+            raise UserError(f"the checkpoint is of a run on other token shards than {self.train}: start anew elsewhere")
+        vars(self.position).update(state)
 
     def _ranks(self) -> dict[str, int]:
         """This process, and the number of those that split a batch, in Lightning's words."""

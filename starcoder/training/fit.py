@@ -17,6 +17,7 @@ from starcoder.training.data import TokenDataModule
 from starcoder.training.module import StarCoderModule
 from starcoder.training.parallel import ShardedStrategy
 from starcoder.training.preemption import EXIT_CODE, Preemption
+from starcoder.training.recipe import expand
 
 
 class StarCoderCLI(LightningCLI):
@@ -43,6 +44,7 @@ class StarCoderCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Every run keeps a checkpoint, the recipe's section `checkpoint`, and has one seed for everything."""
+        parser.add_argument("--extends", type=str | None, help="recipe beside this one that it changes")
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
         for target in ("model.seed", "data.seed"):
             parser.link_arguments("seed_everything", target, compute_fn=int)
@@ -91,7 +93,7 @@ def run(args: list[str]) -> None:
     for harmless in _HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", message=harmless)
     try:
-        cli = StarCoderCLI(args)
+        cli = StarCoderCLI(expand(args))
     except (ArgumentError, MisconfigurationException) as error:
         raise UserError(f"{args[0]}: {one_line(error)}") from None
     except SystemExit as stop:

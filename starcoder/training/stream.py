@@ -72,6 +72,11 @@ class Shards:
     cache: Path
 
     @property
+    def digest(self) -> str:
+        """Hash that tells these tokens, in this order, from all others."""
+        return hashlib.sha256("".join(chunk.sha256 for chunk in self.metadata.chunks).encode()).hexdigest()
+
+    @property
     def n_tokens(self) -> int:
         """Number of tokens in all chunks."""
         return sum(chunk.tokens for chunk in self.metadata.chunks)
