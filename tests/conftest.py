@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,18 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "home").mkdir()
     starcoder(root, "smoke", "--steps", "40", "--max_bytes", "4000000", check=True)
     return root
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=False)
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
 
 
 def start(folder: Path, *args: str) -> subprocess.Popen[str]:

@@ -3,7 +3,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -99,18 +98,6 @@ def test_a_bad_recipe_is_one_line_and_exit_code_2(tmp_path: Path, recipe: str | 
     if recipe is not None:
         path.write_text(recipe)
     assert_one_line(starcoder(ROOT, "fit", "--config", "recipes/smoke.yaml", "--config", str(path)), *words)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=False)
-    if mounted.returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_corpus_on_a_full_disk_is_one_line_and_nothing_half_written(tmp_path: Path, small_disk: Path) -> None:

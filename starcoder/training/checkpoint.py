@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer, callbacks
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -57,15 +58,21 @@ class Saver:
         self._pending, self._path = saving, path
 
     def wait(self) -> None:
-        """Return when nothing is being written; raise what went wrong, such as a full disk."""
+        """Return when nothing is being written.
+
+        Raises:
+            UserError: when what was being written could not be; nothing of it is left.
+        """
         if self._pending is None:
             return
         pending, self._pending = self._pending, None
         try:
             pending.result()
-        except Exception:
+        except CheckpointException as error:
+            free = shutil.disk_usage(self._path).free / 1e9
             shutil.rmtree(self._path, ignore_errors=True)
-            raise
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(f"cannot write {self._path}, with {free:.3g} GB free on its disk: {reason}") from None
 
 
 class Checkpoint(callbacks.Checkpoint):

@@ -329,8 +329,12 @@ class TokenDataModule(LightningDataModule):
         ranks = self._ranks()["num_replicas"]
         if problems := self.problems(ranks):
             raise UserError(problems[0])
-        if self.global_batch_size is not None and self.trainer:
-            self.trainer.accumulate_grad_batches = self.global_batch_size // (self.batch_size * ranks)
+        trainer: Any = self.trainer
+        if self.global_batch_size is not None and trainer:
+            before = trainer.accumulate_grad_batches
+            trainer.accumulate_grad_batches = self.global_batch_size // (self.batch_size * ranks)
+            if isinstance(trainer.val_check_interval, int):  # Lightning counts micro-batches, recipes optimizer steps
+                trainer.val_check_interval = trainer.val_check_interval // before * trainer.accumulate_grad_batches
 
     def _open(self, location: str | Path) -> Shards:
         shards = open_shards(location, self.tokenizer, self.cache)

@@ -102,10 +102,11 @@ _KEPT = _kept_operations()
 _KEEP_PRODUCTS = partial(create_selective_checkpoint_contexts, _keep)
 
 
-def _init_alone(backend: str) -> None:
-    """A process group of one process, which needs no port."""
+def init_alone(backend: str = "gloo") -> None:
+    """Start a process group of this process alone, which needs no port, unless there is a group already."""
     stores: Any = dist  # torch does not declare them exported
-    dist.init_process_group(backend, store=stores.HashStore(), rank=0, world_size=1)
+    if not dist.is_initialized():
+        dist.init_process_group(backend, store=stores.HashStore(), rank=0, world_size=1)
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -172,8 +173,8 @@ class ShardedStrategy(ModelParallelStrategy):
         """Start the process group, and lay the ranks out as (replicate, shard), or (shard,) when all share one copy."""
         if problems := self.problems():
             raise UserError("; ".join(problems))
-        if self.num_nodes * self.num_processes == 1 and not dist.is_initialized():
-            _init_alone(self._get_process_group_backend())
+        if self.num_nodes * self.num_processes == 1:
+            init_alone(self._get_process_group_backend())
         self._setup_distributed()
         shard = self.shard_size or self.world_size
         mesh = init_device_mesh(

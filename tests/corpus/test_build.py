@@ -195,3 +195,21 @@ def test_a_folder_without_a_summary_is_one_clear_error(tmp_path: Path, content: 
         (tmp_path / "corpus.json").write_text(content)
     with pytest.raises(UserError, match="build"):
         inspect(tmp_path)
+
+
+def test_one_repository_of_ones_own_is_split_by_file(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    for number in range(40):
+        path = root / f"part{number % 3}" / f"module{number}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"def f{number}_{n}(x):\n    return x * {number * n + 1}\n" for n in range(9)))
+    build(tmp_path / "corpus", repository=root, validation_share=0.2, similarity=1.0)
+    train, validation = (list(read_documents(tmp_path / "corpus", split)) for split in ("train", "validation"))
+    assert len(train) + len(validation) == 40
+    assert 1 <= len(validation) <= 10
+    assert {document.repository for document in [*train, *validation]} == {"mine"}
+    assert {document.licenses for document in train} == {("LicenseRef-Own",)}
+    with pytest.raises(UserError, match="not both"):
+        build(tmp_path / "other", repository=root, source=tmp_path)
+    with pytest.raises(UserError, match="not a folder with files"):
+        build(tmp_path / "other", repository=tmp_path / "nowhere")

@@ -1,11 +1,13 @@
 """Training runs on several gloo ranks: `run_jobs` starts the ranks, which do one job after the other.
 
 A job is a dictionary: `steps`, `folder` of its checkpoints and, if wanted, `strategy` (options of `ShardedStrategy`),
-`batch_size`, `dropout`, `resume` (whether to go on from the newest checkpoint). What it gives is loss and gradient norm
-of every step.
+`batch_size`, `dropout`, `resume` (whether to go on from the newest checkpoint), `poison` (a micro-batch, counted from
+0, and the rank on which its loss is no number). What it gives is loss, gradient norm and number of skipped steps so
+far, of every step; null is what is not finite.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
 from starcoder.training.checkpoint import Checkpoint, newest
 from starcoder.training.data import TokenDataModule
@@ -25,11 +28,11 @@ ROOT = Path(__file__).parents[2]
 SHAPE = {"n_layer": 2, "n_head": 2, "n_embd": 32, "vocab_size": 512, "context_length": 64}
 GLOBAL_BATCH = 8
 
-Steps = list[list[float]]
+Steps = list[list[float | None]]
 
 
 class Record(Callback):
-    """Loss and gradient norm of every step, exactly."""
+    """What every step logs, exactly."""
 
     def __init__(self) -> None:
         self.steps: Steps = []
@@ -38,22 +41,37 @@ class Record(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         if trainer.global_step > max(self.last, 0):
             self.last = trainer.global_step
-            self.steps.append([float(trainer.callback_metrics[name]) for name in ("train_loss", "grad_norm")])
+            values = [float(trainer.callback_metrics[name]) for name in ("train_loss", "grad_norm", "skipped_steps")]
+            self.steps.append([value if math.isfinite(value) else None for value in values])
 
     def on_train_start(self, trainer: Trainer, *_: object) -> None:
         self.last = trainer.global_step
 
 
+class Poisoned(StarCoderModule):
+    """Its loss is once no number, on one rank alone."""
+
+    poison: tuple[int, int] | None = None
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        if self.poison != (self.trainer.fit_loop.total_batch_idx, self.global_rank):
+            return loss
+        self.step_loss *= math.nan
+        return loss * math.nan
+
+
 def run_job(job: dict[str, Any], root: Path, ranks: int) -> Steps:
     """One training run on this rank."""
     record = Record()
-    module = StarCoderModule(
+    module = Poisoned(
         preset="smoke",
         overrides=SHAPE | {"dropout": job.get("dropout", 0.0)},
         learning_rate=3e-3,
         warmup_steps=3,
         decay_steps=30,
     )
+    module.poison = tuple(job["poison"]) if "poison" in job else None
     data = TokenDataModule(
         root / "shards" / "train",
         root / "tokenizer",

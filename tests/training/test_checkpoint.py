@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -106,6 +107,27 @@ def test_a_foreign_checkpoint_has_no_model_for_us(tmp_path: Path) -> None:
         load_trained(folder)
     with pytest.raises(UserError, match="there is no checkpoint in"):
         load_trained(tmp_path / "missing")
+
+
+def test_a_disk_too_small_for_the_checkpoints_is_told_before_training(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100_000))
+    with pytest.raises(UserError, match=r"the disk is full: .* has 0.0001 GB, but needs 3 x"):
+        fit(tiny, tmp_path / "run", 4)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_that_fills_up_leaves_the_checkpoint_before(
+    tiny: Tiny, tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk of 64 KB: the first checkpoint would take 100."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1e9))
+    with pytest.raises(UserError, match=r"cannot write .*step-00000002, with .* GB free on its disk") as error:
+        fit(tiny, small_disk / "run", 4)
+    assert "\n" not in str(error.value)
+    assert newest(small_disk / "run") is None
+    assert not list((small_disk / "run").glob("step-*"))
 
 
 def test_numbers_that_cannot_be() -> None:

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from starcoder.errors import UserError
 from starcoder.tokenizer import load, train
-from starcoder.training.data import TokenDataModule
+from starcoder.training.data import TokenDataModule, Windows
 from starcoder.training.fim import fim_permute, sample_rng
 from starcoder.training.shards import tokenize
 from starcoder.training.stream import open_shards, window_order
@@ -180,6 +182,73 @@ class TestRanks:
         assert {tuple(row.tolist()) for row in windows_of(shards)} <= seen
 
 
+def ids_of_steps(
+    tiny: Tiny, shards: Path, state: dict[str, Any], ranks: int, batch: int, accumulation: int, steps: int
+) -> list[list[int]]:
+    """Indices of the windows of each step, as all ranks together take them from `state` on; moves `state`."""
+    of_ranks = []
+    for rank in range(ranks):
+        module = data(tiny, shards, batch_size=batch)
+        module.setup("fit")
+        whole = module.train_dataloader()
+        loader = replace(
+            whole, rank=rank, world_size=ranks, accumulation=accumulation, samples=Indices(whole.samples.windows)
+        )
+        loader.load_state_dict(state)
+        batches: list[list[int]] = []
+        while len(batches) < steps * accumulation:
+            for ids in loader:
+                batches.append(ids[:, 0].tolist())
+                if len(batches) == steps * accumulation:
+                    break
+        of_ranks.append((batches, loader.state_dict()))
+    assert all(after == of_ranks[0][1] for _, after in of_ranks)
+    state.update(of_ranks[0][1])
+    together = [sum(parts, []) for parts in zip(*(batches for batches, _ in of_ranks), strict=True)]
+    return [sum(together[n : n + accumulation], []) for n in range(0, len(together), accumulation)]
+
+
+class Indices(Dataset[tuple[int, Any]]):
+    """In the place of windows, their index."""
+
+    def __init__(self, windows: Windows) -> None:
+        self.windows = windows
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, Any]:
+        return key[1], np.array([key[1]])
+
+
+class TestOtherRanks:
+    @pytest.mark.parametrize("layouts", [[(1, 4, 1), (4, 1, 1), (2, 1, 2)], [(2, 2, 1), (1, 1, 4), (4, 1, 1)]])
+    def test_take_each_window_of_an_epoch_once_in_the_same_steps(
+        self, tiny: Tiny, shards: Path, layouts: list[tuple[int, int, int]]
+    ) -> None:
+        """Ranks, micro-batch and micro-batches a step change twice; the run crosses the border of an epoch."""
+        state: dict[str, Any] = {"epoch": 0, "windows": 0}
+        steps = [ids for layout in layouts for ids in ids_of_steps(tiny, shards, state, *layout, 5)]
+        windows = open_shards(shards).windows(LENGTH)
+        per_epoch = sum(windows) // BATCH
+        assert per_epoch < len(steps) == 15
+        for epoch, start in enumerate(range(0, len(steps), per_epoch)):
+            order = list(window_order(windows, SEED, epoch))
+            for number, ids in enumerate(steps[start : start + per_epoch]):
+                assert sorted(ids) == sorted(order[number * BATCH : (number + 1) * BATCH])
+        first = sum(steps[:per_epoch], [])
+        assert len(set(first)) == len(first) == per_epoch * BATCH
+
+    def test_micro_batches_follow_from_the_global_batch(self, tiny: Tiny, shards: Path) -> None:
+        module = data(tiny, shards, batch_size=2, global_batch_size=4, validation=shards)
+        fitted = fit(module, 3, val_check_interval=2, check_val_every_n_epoch=None, num_sanity_val_steps=0)
+        assert fitted.trainer.accumulate_grad_batches == 2
+        assert len(fitted.batches) == 6
+        assert len(fitted.validated) == len(module.val_dataloader())  # once, after two steps of two
+
+    def test_a_position_is_one_in_these_shards(self, tiny: Tiny, shards: Path, tmp_path: Path) -> None:
+        fit(data(tiny, shards), 3, save=tmp_path / "c.ckpt")
+        with pytest.raises(UserError, match="of a run on other token shards"):
+            fit(data(tiny, tiny.train), 5, resume=tmp_path / "c.ckpt")
+
+
 class TestValidation:
     @pytest.mark.parametrize("workers", [0, 2])
     def test_all_windows_in_order_as_they_are(self, tiny: Tiny, shards: Path, workers: int) -> None:
@@ -200,6 +269,8 @@ class TestFailures:
             ({"batch_size": -1, "fim_rate": 1.5}, "batch_size .* -1; fim_rate must lie between 0 and 1"),
             ({"fim_spm_rate": -0.1}, "fim_spm_rate"),
             ({"seed": -1}, "seed"),
+            ({"global_batch_size": 0}, "global_batch_size must be at least 1"),
+            ({"global_batch_size": 6}, "global_batch_size 6 is no multiple of batch_size 4 on 1 devices"),
             ({"num_workers": -1}, "num_workers"),
             ({"context_length": 7000}, "no chunk .* holds a window of context_length \\+ 1 = 7,001"),
             ({"batch_size": 10_000}, "a step takes 10000; lower the batch size"),

@@ -3,13 +3,22 @@
 Processes start slowly, so that all runs of one number of ranks share a launch: see the fixtures.
 """
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.utils.flop_counter import FlopCounterMode
 
-from tests.conftest import Tiny
+from starcoder.model import StarCoder, StarCoderConfig
+from starcoder.training.parallel import Checkpointing, init_alone, parallelize
+from tests.conftest import ROOT, Tiny
 from tests.training.layouts import Steps, run_job, run_jobs
 
 STEPS, STOP = 20, 7
@@ -72,6 +81,7 @@ def two(tiny: Tiny, folder: Path, one: dict[str, Steps]) -> dict[str, Steps]:
     jobs = layouts(folder / "2", 2) | with_stop(folder / "2", **DROPOUT)
     jobs["resumed"] = {"steps": STEPS, "folder": str(folder / "from-1"), "resume": True, "batch_size": 1}
     jobs["stopped"] = {"steps": STOP, "folder": str(folder / "from-2")}
+    jobs["poisoned"] = {"steps": STEPS, "folder": str(folder / "2" / "poisoned"), "batch_size": 2, "poison": [9, 1]}
     return run_jobs(jobs, tiny.tokenizer.parent, 2, folder / "2")
 
 
@@ -88,8 +98,9 @@ def four(tiny: Tiny, folder: Path, two: dict[str, Steps]) -> dict[str, Steps]:
 def close(steps: Steps, expected: Steps) -> None:
     """Losses within 1e-6, gradient norms within 1e-5: they are sums over all parameters."""
     assert len(steps) == len(expected)
-    losses, norms = torch.tensor(steps, dtype=torch.float64).T
-    expected_losses, expected_norms = torch.tensor(expected, dtype=torch.float64).T
+    losses, norms, skipped = torch.tensor(steps, dtype=torch.float64).T
+    expected_losses, expected_norms, _ = torch.tensor(expected, dtype=torch.float64).T
+    assert not skipped.any()
     torch.testing.assert_close(losses, expected_losses, rtol=TOLERANCE, atol=0)
     torch.testing.assert_close(norms, expected_norms, rtol=10 * TOLERANCE, atol=0)
 
@@ -110,6 +121,16 @@ def test_a_resumed_run_is_bitwise_the_undisturbed_one(request: pytest.FixtureReq
     assert runs["before"] + runs["after"] == runs["undisturbed"]
 
 
+def test_a_loss_that_is_no_number_on_one_rank_is_skipped_by_all(one: dict[str, Steps], two: dict[str, Steps]) -> None:
+    """The tenth micro-batch, in the fifth step of two."""
+    before, (loss, norm, skipped), after = two["poisoned"][:4], two["poisoned"][4], two["poisoned"][5:]
+    close(before, one["plain"][:4])
+    assert (loss, norm, skipped) == (None, None, 1)
+    assert all(loss is not None and norm is not None and skipped == 1 for loss, norm, skipped in after)
+    # The weights are those before the step: a batch later, the loss is not yet lower.
+    assert after[0][0] != one["plain"][5][0]
+
+
 def test_a_run_goes_on_with_another_number_of_ranks_and_micro_batches(
     one: dict[str, Steps], two: dict[str, Steps], four: dict[str, Steps], tiny: Tiny, folder: Path
 ) -> None:
@@ -118,3 +139,43 @@ def test_a_run_goes_on_with_another_number_of_ranks_and_micro_batches(
     close(two["stopped"] + four["resumed"], one["plain"])
     job = {"steps": STEPS, "folder": str(folder / "from-4"), "resume": True, "batch_size": 2}
     close(four["stopped"] + run_job(job, tiny.tokenizer.parent, 1), one["plain"])
+
+
+def one_step(checkpointing: Checkpointing) -> tuple[int, list[Tensor]]:
+    """FLOPs of forward and backward, and the gradients, of a small model with dropout."""
+    init_alone()
+    model = StarCoder(StarCoderConfig.preset("smoke", vocab_size=256, dropout=0.1))
+    for block in model.transformer.h:
+        block.attn.dropout = 0.0  # on a CPU attention with dropout is no single operation
+    parallelize(model, init_device_mesh("cpu", (1,)), checkpointing=checkpointing)
+    tokens = torch.randint(256, (2, 129), generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(0)
+    with FlopCounterMode(display=False) as counter:
+        model.loss(tokens[:, :-1], tokens[:, 1:]).backward()
+    return counter.get_total_flops(), [p.grad for p in model.parameters() if p.grad is not None]
+
+
+def test_recomputation_costs_what_it_should_and_changes_nothing() -> None:
+    """`full` computes the blocks' forward pass once more, `selective` no product; dropout draws the same masks."""
+    (plain, gradients), *others = [one_step(checkpointing) for checkpointing in ("none", "selective", "full")]
+    for _, recomputed in others:
+        assert all(map(torch.equal, recomputed, gradients))
+    config = StarCoderConfig.preset("smoke")
+    multiplied = config.n_params - (config.vocab_size + config.context_length) * config.n_embd
+    assert others[0][0] == plain
+    # torch counts no FLOPs of attention on a CPU.
+    assert others[1][0] - plain == pytest.approx(2 * 2 * 128 * multiplied, rel=0.02)
+
+
+@pytest.mark.parametrize("reduce_every_batch", [True, False])
+def test_accumulation_communicates_no_more_than_it_must(tmp_path: Path, reduce_every_batch: bool) -> None:
+    """Four ranks in two replicas that are not there: what the first would send in a step of three micro-batches."""
+    program = "from tests.training.collectives import main; main()"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", program, str(int(reduce_every_batch))]
+    out = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    batches = json.loads(out.stdout)
+    units = 3 + 1  # blocks, and the rest of the model
+    scatters = [units] * 3 if reduce_every_batch else [0, 0, units]
+    assert [batch.get("_reduce_scatter_base_", 0) for batch in batches] == scatters
+    assert [batch.get("allreduce_", 0) for batch in batches] == [0, 0, units]
