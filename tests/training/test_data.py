@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -204,8 +205,8 @@ def ids_of_steps(
         of_ranks.append((batches, loader.state_dict()))
     assert all(after == of_ranks[0][1] for _, after in of_ranks)
     state.update(of_ranks[0][1])
-    together = [sum(parts, []) for parts in zip(*(batches for batches, _ in of_ranks), strict=True)]
-    return [sum(together[n : n + accumulation], []) for n in range(0, len(together), accumulation)]
+    together = [list(chain(*parts)) for parts in zip(*(batches for batches, _ in of_ranks), strict=True)]
+    return [list(chain(*together[n : n + accumulation])) for n in range(0, len(together), accumulation)]
 
 
 class Indices(Dataset[tuple[int, Any]]):
@@ -233,7 +234,7 @@ class TestOtherRanks:
             order = list(window_order(windows, SEED, epoch))
             for number, ids in enumerate(steps[start : start + per_epoch]):
                 assert sorted(ids) == sorted(order[number * BATCH : (number + 1) * BATCH])
-        first = sum(steps[:per_epoch], [])
+        first = list(chain(*steps[:per_epoch]))
         assert len(set(first)) == len(first) == per_epoch * BATCH
 
     def test_micro_batches_follow_from_the_global_batch(self, tiny: Tiny, shards: Path) -> None:

@@ -1,7 +1,7 @@
 """The losses of the smoke recipe, written down: whatever changes them is a change of the training itself.
 
-The text has no origin but a formula, and the tokenizer no merges, so that nothing on the machine matters. After a change that
-is meant, copy what the failing test prints into `smoke-losses.json`.
+The text has no origin but a formula, and the tokenizer no merges, so that nothing on the machine matters. After a
+change that is meant, copy what the failing test prints into `smoke-losses.json`.
 """
 
 import csv
