@@ -14,8 +14,8 @@ and for few rows, which are bound by how fast the weight streams from memory, in
     oneDNN                            21      16      13      8
     slices multiplied side by side    32      25      8       5
 
-Hence oneDNN from eight rows on, slices below, and MKL for the gradient of the weight. Other devices and dtypes take
-`F.linear`.
+Hence oneDNN from eight rows on, slices below, and MKL for the gradient of the weight. Other devices and dtypes, and
+what is compiled, take `F.linear`.
 
 Shapes: M rows, C channels in, N channels out.
 """
@@ -51,7 +51,7 @@ class Linear(nn.Linear):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear`: x (…, C) and weight (N, C) to (…, N)."""
     plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.numel() > 0
-    if not (_ONEDNN and plain) or torch.is_autocast_enabled("cpu"):
+    if not (_ONEDNN and plain) or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled():
         out: Tensor = _Linear.apply(x, weight, bias)

@@ -1,11 +1,13 @@
 """`starcoder fit` and `starcoder validate`: Lightning's command line over our modules; recipes are its YAML."""
 
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import ArgumentError
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -62,18 +64,17 @@ class StarCoderCLI(LightningCLI):
         """Build the trainer; settings that it cannot have, such as an absent accelerator, are the user's to mend."""
         try:
             return super().instantiate_trainer(**kwargs)
+        except MisconfigurationException as error:
+            if "No supported gpu backend" not in str(error):
+                raise
+            raise UserError("torch finds no GPU on this machine; --trainer.accelerator=cpu does without") from None
         except (ValueError, ModuleNotFoundError) as error:
             raise UserError(f"trainer: {one_line(error)}") from None
 
     def instantiate_classes(self) -> None:
         """Build everything; then say all that does not go together, before any process is started."""
         super().instantiate_classes()
-        trainer, data = self.trainer, self.datamodule
-        ranks = trainer.num_nodes * trainer.num_devices
-        problems = data.problems(ranks)
-        if isinstance(trainer.strategy, ShardedStrategy):
-            problems += trainer.strategy.problems()
-        if problems:
+        if problems := _problems(self.trainer, self.model, self.datamodule):
             raise UserError("; ".join(problems))
 
     def _parse_ckpt_path(self) -> None:
@@ -105,10 +106,36 @@ def run(args: list[str]) -> None:
         sys.exit(EXIT_CODE)
 
 
+def _problems(trainer: Any, module: StarCoderModule, data: TokenDataModule) -> list[str]:
+    """All that does not go together, as far as that can be known before anything runs."""
+    strategy = trainer.strategy
+    if not isinstance(strategy, ShardedStrategy):
+        return ["trainer.strategy must be a starcoder.training.parallel.ShardedStrategy: only that saves checkpoints"]
+    problems = data.problems(trainer.num_nodes * trainer.num_devices) + strategy.problems()
+    if trainer.gradient_clip_algorithm not in (None, "norm"):
+        problems.append(
+            f"trainer.gradient_clip_algorithm is {trainer.gradient_clip_algorithm}: only the norm is clipped"
+        )
+    if not problems:
+        needed, there = strategy.bytes_at_rest(module.config.n_params), _memory(strategy.root_device)
+        if needed > there / (1 if strategy.root_device.type == "cuda" else trainer.num_devices):
+            problems.append(
+                f"weights, gradients and optimizer states take {needed / 1e9:,.0f} GB on each of {trainer.num_devices} "
+                f"devices, more than there is ({there / 1e9:,.0f} GB): `starcoder plan` tells what does"
+            )
+    return problems
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes of a GPU, or of this machine."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 _HARMLESS_WARNINGS = (
     "LightningCLI's args parameter",  # the command line arrives through `starcoder.cli`
-    '.*ckpt_path="last".* is set, but there is no last checkpoint',  # the first start of a run that may be resumed
     ".*LeafSpec",  # Lightning's use of a torch internal
+    "Total length of `list` across ranks is zero",  # no validation
     ".*does not have many workers",  # recipes choose them
-    "Checkpoint directory .* exists and is not empty",
 )

@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     get_optimizer_state_dict,
@@ -70,8 +70,7 @@ def parallelize(
     for block in model.transformer.h:
         assert isinstance(block, nn.Module)
         if checkpointing != "none":
-            contexts = {"context_fn": _KEEP_PRODUCTS} if checkpointing == "selective" else {}
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False, **contexts)
+            _recompute(block, {"context_fn": _KEEP_PRODUCTS} if checkpointing == "selective" else {})
         if compile_blocks:
             block.compile()
     if mesh.size() == 1 and mesh.device_type == "cpu" and param_dtype == torch.float32:
@@ -82,6 +81,17 @@ def parallelize(
     fully_shard(model, mesh=mesh, mp_policy=policy)
     register_fsdp_forward_method(model, "loss")
     register_fsdp_forward_method(model, "hidden")
+
+
+def _recompute(block: nn.Module, contexts: dict[str, Any]) -> None:
+    """Let `block` compute its forward pass again in its backward, under the name that it has, and so that it compiles."""
+    forward = block.forward
+
+    def forgetful(x: Tensor, cache: None = None) -> Tensor:
+        out: Tensor = checkpoint(forward, x, cache, use_reentrant=False, **contexts)
+        return out
+
+    block.forward = forgetful
 
 
 def _keep(_ctx: Any, op: Any, *_args: Any, **_kwargs: Any) -> CheckpointPolicy:
@@ -126,9 +136,6 @@ class ShardedStrategy(ModelParallelStrategy):
             (4 bytes a parameter over `shard_size`), or stay whole until the last (4 bytes a parameter, but no
             communication). Between replicas only the last micro-batch communicates.
         timeout_minutes: how long a rank waits for the others before it gives up.
-
-    Raises:
-        UserError: when the numbers cannot be.
     """
 
     def __init__(
@@ -142,8 +149,6 @@ class ShardedStrategy(ModelParallelStrategy):
         timeout_minutes: float = 30.0,
     ) -> None:
         super().__init__(timeout=timedelta(minutes=timeout_minutes))
-        if shard_size is not None and shard_size < 1:
-            raise UserError(f"strategy: shard_size is {shard_size}, below 1")
         self.shard_size = shard_size
         self.reduce_every_batch = reduce_every_batch
         self.how = {
@@ -164,9 +169,13 @@ class ShardedStrategy(ModelParallelStrategy):
     def problems(self) -> list[str]:
         """What cannot be with the Trainer's number of devices; known before any process is started."""
         ranks = self.num_nodes * self.num_processes
-        if self.shard_size is not None and ranks % self.shard_size:
+        if self.shard_size is not None and (self.shard_size < 1 or ranks % self.shard_size):
             return [f"strategy.shard_size {self.shard_size} does not divide the {ranks} ranks"]
         return []
+
+    def bytes_at_rest(self, n_params: int) -> float:
+        """What weights, gradients and optimizer states of `n_params` parameters take on each device, all in fp32."""
+        return 16 * n_params / (self.shard_size or self.num_nodes * self.num_processes)
 
     @override
     def setup_environment(self) -> None:

@@ -116,6 +116,13 @@ class LogLines(Callback):
         self.printed_step = 0
 
     @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and "val_loss" in trainer.callback_metrics:
+            print(
+                f"step {trainer.global_step:>6}  validation loss {trainer.callback_metrics['val_loss']:.4f}", flush=True
+            )
+
+    @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Tensor, batch_idx: int
     ) -> None:

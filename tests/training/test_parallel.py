@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.utils.flop_counter import FlopCounterMode
@@ -179,3 +180,36 @@ def test_accumulation_communicates_no_more_than_it_must(tmp_path: Path, reduce_e
     scatters = [units] * 3 if reduce_every_batch else [0, 0, units]
     assert [batch.get("_reduce_scatter_base_", 0) for batch in batches] == scatters
     assert [batch.get("allreduce_", 0) for batch in batches] == [0, 0, units]
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "selective", "full"])
+def test_a_block_compiles_as_one_graph_for_all_layers(
+    monkeypatch: pytest.MonkeyPatch, checkpointing: Checkpointing
+) -> None:
+    """Traced and differentiated as for a GPU, then run operator by operator: a C++ compiler would take a minute."""
+    expected = losses_of_steps(checkpointing, compile_blocks=False)
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda module: compile_module(module, backend="aot_eager", fullgraph=True)
+    )
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    assert losses_of_steps(checkpointing, compile_blocks=True) == pytest.approx(expected, rel=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def losses_of_steps(checkpointing: Checkpointing, compile_blocks: bool) -> list[float]:
+    init_alone()
+    model = StarCoder(StarCoderConfig.preset("smoke", vocab_size=256))
+    mesh = init_device_mesh("cpu", (1,))
+    parallelize(model, mesh, checkpointing=checkpointing, compile_blocks=compile_blocks)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    losses = []
+    for step in range(4):
+        tokens = torch.randint(256, (2, 129), generator=torch.Generator().manual_seed(step))
+        loss = model.loss(tokens[:, :-1], tokens[:, 1:])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
