@@ -20,6 +20,7 @@ COMMANDS = {
     "tokenize": ("starcoder.training.shards:tokenize", "write a corpus as token shards"),
     "fit": ("starcoder.training.fit:run", "train: pretraining or fine-tuning, by recipe (§5.5-5.6)"),
     "validate": ("starcoder.training.fit:run", "measure the validation loss of a checkpoint"),
+    "plan": ("starcoder.training.planner.plan:plan", "memory, time and cost of a training run, without a GPU (§5.7)"),
     "export": (
         "starcoder.release.export:export",
         "save a training checkpoint as a folder that transformers loads (§9)",

@@ -80,11 +80,10 @@ def parallelize(
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard_after_forward)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     register_fsdp_forward_method(model, "loss")
-    register_fsdp_forward_method(model, "hidden")
 
 
 def _recompute(block: nn.Module, contexts: dict[str, Any]) -> None:
-    """Let `block` compute its forward pass again in its backward, under the name that it has, and so that it compiles."""
+    """Let `block` compute its forward pass again in its backward; its names stay, and it compiles."""
     forward = block.forward
 
     def forgetful(x: Tensor, cache: None = None) -> Tensor:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-PCIE4, PCIE5 = 31e9, 63e9  # bytes/s a direction of 16 lanes (ml-engineering, network/README.md)
+PCIE4 = 31e9  # bytes/s a direction of 16 lanes (ml-engineering, network/README.md)
+# seconds of a step of a ring, through a link in the node and through the network (NCCL, src/include/tuning.h, "Simple")
+LINK_LATENCY, NETWORK_LATENCY = 3.4e-6, 14e-6
 
 
 @dataclass(frozen=True)

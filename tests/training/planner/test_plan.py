@@ -1,0 +1,76 @@
+"""The planner from recipe to table, picture and numbers; each run starts its two processes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from starcoder.errors import UserError
+from starcoder.training.planner.plan import plan
+
+RECIPE: dict[str, Any] = {
+    "model": {"preset": "smoke", "overrides": {"dropout": 0.1}},
+    "data": {"context_length": 256, "batch_size": 1, "global_batch_size": 2},
+    "trainer": {"max_steps": 100, "devices": 2},
+}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(RECIPE))
+    return path
+
+
+def test_a_plan_is_a_table_a_recommendation_and_its_assumptions(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan(recipe, gpu="rtx4090", output=tmp_path / "plan")
+    out = capsys.readouterr().out
+    assert max(map(len, out.replace(str(tmp_path), "").splitlines())) <= 120
+    table = [line for line in out.splitlines() if line.count("|") == 3]
+    assert sum(line.startswith("*") for line in table) == 1
+    assert sum("r" in line[:2] for line in table) == 1
+    assert "shard_size: " in out
+    assert "315 W a GPU" in out
+    assert "left out of the fit" in out
+
+    numbers = json.loads((tmp_path / "plan" / "tiny" / "plan.json").read_text())
+    layouts = numbers["layouts"]
+    assert len(layouts) == len(table) - 2 == 7
+    assert [row["recommended"] for row in layouts].count(True) == 1
+    best = next(row for row in layouts if row["recommended"])
+    assert best["fits"]
+    assert best["step_seconds"]["total"] <= 1.01 * min(row["step_seconds"]["total"] for row in layouts)
+    assert (tmp_path / "plan" / "tiny" / "plan.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_does_not_fit_is_shown_and_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    changes = {"model": {"preset": "starcoderbase-3b", "overrides": {"n_layer": 30}}}
+    data = {"data": {"context_length": 256, "global_batch_size": 1}, "trainer": {"max_steps": 1}}
+    Path("large.yaml").write_text(yaml.safe_dump(RECIPE | changes | data))
+    with pytest.raises(
+        UserError, match=r"large does not fit 1 x A10G: a GPU needs .* GiB at least and has 22.1; \d of them"
+    ):
+        plan(Path("large.yaml"), gpu="a10g")
+    assert "NO" in capsys.readouterr().out
+    assert Path("build/plan/large/plan.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gpu": "a100"}, "no GPU 'a100'; there are a100-40gb, a100-80gb"),
+        ({"network_gbit": 0}, "--network_gbit is 0: give a number above 0"),
+        ({"nodes": 0}, "--nodes is 0: give a number of 1 or more"),
+        ({"nodes": 3}, "a global batch of 2 sequences cannot be split over 6 GPUs"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_traced(recipe: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        plan(recipe, **options)
