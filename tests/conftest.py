@@ -75,7 +75,7 @@ def start(folder: Path, *args: str) -> subprocess.Popen[str]:
     # What a shell runs in the background ignores Ctrl-C, and so do its children, unless told otherwise.
     program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     command = [sys.executable, "-c", program + "from starcoder.cli import main; main()", *args]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment.pop("MPLCONFIGDIR", None)
     if (folder / "home").is_dir():
         environment["HOME"] = str(folder / "home")

@@ -12,6 +12,10 @@ from starcoder.cli import COMMANDS, LIGHTNING_COMMANDS, main
 from starcoder.training.checkpoint import read_meta
 from tests.conftest import ROOT, Tiny, starcoder, start
 
+STRATEGY = "trainer.strategy"
+ON_TWO_PROCESSES = ["--trainer.accelerator=cpu", "--trainer.num_nodes=1", "--trainer.devices=2"]
+ON_TWO_PROCESSES += [f"--{STRATEGY}.init_args.shard_size=2"]
+
 
 def assert_one_line(result: subprocess.CompletedProcess[str], *words: str) -> None:
     assert result.returncode == 2, result.stderr
@@ -29,6 +33,7 @@ def test_the_surface_is_what_the_readme_tells() -> None:
         "tokenize",
         "fit",
         "validate",
+        "plan",
         "export",
         "generate",
         "verify",
@@ -77,6 +82,19 @@ def test_help_of_a_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
         (["fit", "--config", "recipes/smoke.yaml", "--trainer.accelerator", "tpu"], ["torch_xla"]),
         (["fit", "--config", "recipes/smoke.yaml", "--trainer.accelerator", "submarine"], ["submarine"]),
         (["fit", "--config", "recipes/smoke.yaml", "--data.tokenizer", "nowhere"], ["nowhere"]),
+        (["fit", "--config", "recipes/missing.yaml"], ["cannot read the recipe recipes/missing.yaml"]),
+        (["fit", "--config", "recipes/starcoderbase.yaml"], ["finds no GPU", "--trainer.accelerator=cpu"]),
+        (
+            ["fit", "--config", "recipes/smoke.yaml", "--trainer.devices=3", f"--{STRATEGY}.init_args.shard_size=2"],
+            ["global_batch_size 4 is no multiple of batch_size 4 on 3 devices; ", "shard_size 2 does not divide the 3"],
+        ),
+        (
+            ["fit", "--config", "recipes/starcoderbase.yaml", *ON_TWO_PROCESSES],
+            ["take 124 GB on each of 2 devices, more than there is", "starcoder plan"],
+        ),
+        (["fit", "--config", "recipes/smoke.yaml", f"--{STRATEGY}", "ddp"], ["must be a starcoder.training.parallel"]),
+        (["plan", "--recipe", "nothing"], ["nothing"]),
+        (["plan", "--recipe", "smoke", "--gpu", "abacus"], ["no GPU 'abacus'", "a100-80gb"]),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(args: list[str], words: list[str]) -> None:

@@ -169,7 +169,7 @@ class ShardedStrategy(ModelParallelStrategy):
         """What cannot be with the Trainer's number of devices; known before any process is started."""
         ranks = self.num_nodes * self.num_processes
         if self.shard_size is not None and (self.shard_size < 1 or ranks % self.shard_size):
-            return [f"strategy.shard_size {self.shard_size} does not divide the {ranks} ranks"]
+            return [f"trainer.strategy.init_args.shard_size {self.shard_size} does not divide the {ranks} ranks"]
         return []
 
     def bytes_at_rest(self, n_params: int) -> float:
