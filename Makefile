@@ -61,6 +61,7 @@ $(RUNS): $(STAMP)
 
 finetune: $(STAMP) ## go on from MODEL=build/smoke/starcoder on a repository of yours: CODE=path [STEPS=100] [FRESH=1]
 	@test -n "$(CODE)" || { echo "name your repository: make finetune CODE=path" >&2; exit 2; }
+	@test $(words $(CODE)) = 1 || { echo "make cannot pass on a path with spaces: make a link to it" >&2; exit 2; }
 	$(if $(FRESH),rm -rf $(FINETUNE_DIR))
 	$(BIN)/starcoder corpus build --repository $(CODE) --output $(FINETUNE_DIR)/corpus
 	$(BIN)/starcoder tokenize --corpus $(FINETUNE_DIR)/corpus --tokenizer $(MODEL) --output $(FINETUNE_DIR)/shards/train

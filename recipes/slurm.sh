@@ -9,7 +9,7 @@
 #SBATCH --cpus-per-task=8          # the process, its data workers, and the thread that writes checkpoints
 #SBATCH --exclusive
 #SBATCH --time=1-00:00:00          # shorter than the run: it requeues itself
-#SBATCH --signal=USR1@300          # five minutes before the end, and when it is preempted, every process is told
+#SBATCH --signal=USR1@300          # five minutes before the end every process is told; of a preemption by SIGTERM
 #SBATCH --requeue                  # Slurm may start it again after a node has failed
 #SBATCH --open-mode=append         # logs of all starts, one after the other
 #SBATCH --output=slurm-%j.log      # this script; the processes have a log a node, see srun
@@ -25,6 +25,7 @@ MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_ADDR
 export MASTER_PORT=$((10000 + SLURM_JOB_ID % 50000))
 
+export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK  # srun does not inherit it
 export OMP_NUM_THREADS=1                      # the GPUs compute; data workers are processes of their own
 export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True  # blocks of many sizes leave no holes
 export TORCH_NCCL_ASYNC_ERROR_HANDLING=1      # a collective that fails ends the process, instead of hanging for ever
@@ -34,8 +35,8 @@ export NCCL_DEBUG=${NCCL_DEBUG:-WARN}         # INFO shows which network is used
 #   NCCL_IB_HCA=mlx5                          InfiniBand adapters
 #   FI_PROVIDER=efa                           AWS: the network of the paper's run; needs the aws-ofi-nccl plugin
 
-# --kill-on-bad-exit: when one process dies, the others are waiting for it in a collective.
-srun --kill-on-bad-exit=1 --output="$logs/%N.log" --open-mode=append \
+# --wait: when one process has died, the others wait for it in a collective; when all leave, none is killed on the way.
+srun --kill-on-bad-exit=0 --wait=60 --output="$logs/%N.log" --open-mode=append \
   .venv/bin/starcoder fit --config "recipes/$recipe.yaml" \
   --trainer.num_nodes "$SLURM_NNODES" --trainer.devices "$SLURM_NTASKS_PER_NODE" --ckpt_path last "$@"
 code=$?

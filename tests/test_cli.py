@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from starcoder.cli import COMMANDS, LIGHTNING_COMMANDS, main
-from starcoder.training.checkpoint import read_meta
+from starcoder.training.checkpoint import newest, read_meta
 from tests.conftest import ROOT, Tiny, starcoder, start
 
 STRATEGY = "trainer.strategy"
@@ -167,9 +167,9 @@ def test_ctrl_c_ends_a_training_with_130_and_the_next_goes_on(small_run: Path, t
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
-    reached = read_meta(tmp_path / "checkpoints")["global_step"]
+    reached = read_meta(newest(tmp_path / "checkpoints"))["global_step"]
     starcoder(small_run, *args, f"--trainer.max_steps={reached + 2}", check=True)
-    assert read_meta(tmp_path / "checkpoints")["global_step"] == reached + 2
+    assert read_meta(newest(tmp_path / "checkpoints"))["global_step"] == reached + 2
 
 
 @pytest.mark.parametrize(
@@ -207,3 +207,9 @@ def test_a_reader_that_has_seen_enough_is_no_error(small_run: Path) -> None:
 def test_shards_of_another_tokenizer_are_refused(small_run: Path, tiny: Tiny) -> None:
     args = ["fit", "--config", "recipes/smoke.yaml", "--data.tokenizer", str(tiny.tokenizer)]
     assert_one_line(starcoder(small_run, *args), "another tokenizer")
+
+
+def test_validation_of_a_folder_of_checkpoints(small_run: Path) -> None:
+    options = ["--ckpt_path", "build/smoke/pretrain/checkpoints", "--trainer.logger=false"]
+    result = starcoder(small_run, "validate", "--config", "recipes/smoke.yaml", *options, check=True)
+    assert "val_loss" in result.stdout

@@ -113,7 +113,10 @@ def test_a_recipe_comes_after_what_it_extends(tmp_path: Path) -> None:
     assert chain(c) == [a, b, c]
     assert merged(c) == {"extends": "b.yaml", "model": {"x": 1, "y": 2}, "list": [2]}
     expected = ["fit", f"--config={a}", f"--config={b}", "--x", "1"]
-    assert expand(["fit", "--config", str(b), "--x", "1"]) == expand(["fit", f"--config={b}", "--x", "1"]) == expected
+    for named in (["--config", str(b)], [f"--config={b}"], ["-c", str(b)]):
+        assert expand(["fit", *named, "--x", "1"]) == expected
+    with pytest.raises(UserError, match="no option"):
+        expand(["fit", "--extends=a.yaml"])
 
 
 @pytest.mark.parametrize(

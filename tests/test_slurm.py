@@ -24,6 +24,7 @@ def submit(folder: Path, exit_code: int) -> subprocess.CompletedProcess[str]:
         "SLURM_JOB_ID": "1234",
         "SLURM_NNODES": "2",
         "SLURM_NTASKS_PER_NODE": "8",
+        "SLURM_CPUS_PER_TASK": "8",
     }
     environment = os.environ | slurm | {"PATH": f"{folder}:{os.environ['PATH']}", "SRUN_EXITS_WITH": str(exit_code)}
     command = [str(ROOT / "recipes/slurm.sh"), "starcoderbase-1b", "--data.batch_size=2"]

@@ -30,7 +30,7 @@ from starcoder.smoke.metrics import read_metrics
 from starcoder.smoke.stage import states
 from starcoder.storage import atomic_folder
 from starcoder.tokenizer import Tokenizer
-from starcoder.training.checkpoint import read_meta
+from starcoder.training.checkpoint import newest, read_meta
 from starcoder.training.data import Windows
 from starcoder.training.stream import open_shards
 
@@ -94,7 +94,8 @@ def _training_tokens(workspace: Path, context_length: int) -> Any:
 
 def _training(workspace: Path, context_length: int) -> dict[str, Any]:
     """How much there was to train on, and how much was seen."""
-    runs = {name: read_meta(workspace / name / "checkpoints") for name in ("pretrain", "finetune")}
+    folders = {name: workspace / name / "checkpoints" for name in ("pretrain", "finetune")}
+    runs = {name: read_meta(newest(folder) or folder) for name, folder in folders.items()}
     shards, position = open_shards(workspace / "shards" / "train"), runs["pretrain"]["TokenDataModule"]
     windows = position["epoch"] * sum(shards.windows(context_length + 1)) + position["windows"]
     return {

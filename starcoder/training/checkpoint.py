@@ -13,6 +13,7 @@ import io
 import shutil
 import warnings
 from concurrent.futures import Future
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 from zipfile import BadZipFile, ZipFile
@@ -28,6 +29,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 from typing_extensions import override
 
+from starcoder.distributed import raise_together
 from starcoder.errors import UserError, one_line
 from starcoder.storage import atomic_file
 
@@ -41,7 +43,8 @@ _BYTES_PER_PARAMETER = 12
 class Saver:
     """Writes one checkpoint at a time, all ranks together, while training goes on."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: timedelta | None = None) -> None:
+        self._timeout = timeout
         self._group: dist.ProcessGroup | None = None
         self._pending: Future[Any] | None = None
 
@@ -49,10 +52,8 @@ class Saver:
         """Wait for the save before, copy `tensors` to the host, and write them and `meta` to `path` from now on."""
         self.wait()
         if self._group is None:  # its collectives must not come between those of training
-            self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo"))
-        if dist.get_rank() == 0:
-            with atomic_file(path / _META) as partial:
-                torch.save(meta, partial)
+            self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=self._timeout))
+        raise_together(_write_meta(meta, path / _META) if dist.get_rank() == 0 else [])
         saving = async_save(tensors, checkpoint_id=path, process_group=self._group)
         assert isinstance(saving, Future)
         self._pending, self._path = saving, path
@@ -107,6 +108,11 @@ class Checkpoint(callbacks.Checkpoint):
         found = complete(self.folder)
         if trainer.ckpt_path is None and found:
             raise UserError(f"{found[-1]} is of an earlier run: go on with --ckpt_path last, or name another folder")
+        if later := [path.name for path in found if _step(path) > trainer.global_step]:
+            raise UserError(
+                f"{self.folder} holds later checkpoints than step {trainer.global_step}: remove {', '.join(later)}"
+                " to go on from there, or name another folder"
+            )
         size = _BYTES_PER_PARAMETER * sum(parameter.numel() for parameter in pl_module.parameters())
         free = shutil.disk_usage(_existing(self.folder)).free
         more = self.keep + 1 - len(found)
@@ -128,6 +134,7 @@ class Checkpoint(callbacks.Checkpoint):
         self.save(trainer)
         _saver(trainer).wait()
         self._remove_old(trainer)
+        trainer.strategy.barrier()  # a rank that leaves early may take the others with it
 
     def save(self, trainer: Trainer) -> None:
         """Begin to save this step, unless it is saved, once the one before is complete; then remove what is too old."""
@@ -162,6 +169,10 @@ def complete(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"{_PREFIX}*/{_COMPLETE}"))
 
 
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix(_PREFIX))
+
+
 def newest(folder: Path) -> Path | None:
     """The checkpoint in `folder` of the last step, if there is any."""
     found = complete(folder)
@@ -169,12 +180,11 @@ def newest(folder: Path) -> Path | None:
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """Everything in a checkpoint but tensors; of a folder of checkpoints, in the newest.
+    """Everything in a checkpoint but tensors.
 
     Raises:
         UserError: when it is missing, was not written to its end, or is damaged.
     """
-    path = newest(path) or path
     if not (path / _COMPLETE).is_file():
         torn = " that was written to its end" if path.is_dir() else ""
         raise UserError(f"there is no checkpoint{torn} in {path}")
@@ -199,12 +209,11 @@ def damages(path: Path, rank: int = 0, ranks: int = 1) -> list[str]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The module's whole state dict, on the CPU of this process; of a folder of checkpoints, that of the newest.
+    """The module's whole state dict, on the CPU of this process.
 
     Raises:
         UserError: when the checkpoint is missing or damaged.
     """
-    path = newest(path) or path
     if problems := damages(path):
         raise UserError(problems[0])
     tensors = {
@@ -216,6 +225,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as is meant
         load({"state_dict": tensors}, checkpoint_id=path, no_dist=True)
     return tensors
+
+
+def _write_meta(meta: dict[str, Any], path: Path) -> list[str]:
+    """Write it; what went wrong."""
+    try:
+        with atomic_file(path) as partial:
+            torch.save(meta, partial)
+    except (OSError, RuntimeError) as error:
+        return [f"cannot write {path}: {one_line(error)}"]
+    return []
 
 
 def _read_metadata(path: Path) -> Metadata:
@@ -231,7 +250,7 @@ def _check_item(path: Path, offset: int, length: int) -> None:
             file.seek(offset)
             content = file.read(length)
         _check_sums(io.BytesIO(content))
-    except (OSError, BadZipFile) as error:
+    except Exception as error:  # zipfile raises what it stumbles over
         raise UserError(_damaged(path, error)) from None
 
 
@@ -243,4 +262,4 @@ def _check_sums(file: Path | io.BytesIO) -> None:
 
 
 def _damaged(path: Path, error: Exception) -> str:
-    return f"{path} is damaged ({one_line(error)}); remove {path.parent} to go on from the checkpoint before"
+    return f"{path} is damaged ({one_line(error)}); without {path.parent} a run goes on from the checkpoint before"

@@ -256,15 +256,23 @@ class TokenDataModule(LightningDataModule):
         """Check tokenizer and shards before anything runs, and start at the first window.
 
         Raises:
-            UserError: when they are missing, damaged or do not belong together, or hold too few tokens, or the global
-                batch cannot be split.
+            UserError: as `check`; or when the global batch cannot be split.
         """
+        self.check(stage)
         if stage == "fit":
             self._set_accumulation()
             self.position = Position()
-            self._shards["train"] = self._open(self.train)
-        if self.validation is not None:
-            self._shards["validation"] = self._open(self.validation)
+
+    def check(self, stage: str) -> None:
+        """Open tokenizer and shards.
+
+        Raises:
+            UserError: when they are missing, damaged or do not belong together, or hold too few tokens.
+        """
+        locations = {"train": self.train if stage == "fit" else None, "validation": self.validation}
+        for name, location in locations.items():
+            if location is not None and name not in self._shards:
+                self._shards[name] = self._open(location)
 
     def train_dataloader(self) -> TrainingLoader:
         """Shuffled and permuted windows.
@@ -316,6 +324,8 @@ class TokenDataModule(LightningDataModule):
         Raises:
             UserError: when it is a position in other data.
         """
+        if "train" not in self._shards:  # validation alone has no position
+            return
         state = dict(state_dict)
         if state.pop("shards") != self._shards["train"].digest:
             raise UserError(f"the checkpoint is of a run on other token shards than {self.train}: start anew elsewhere")

@@ -14,7 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from starcoder.errors import UserError, one_line
-from starcoder.training.checkpoint import Checkpoint, newest
+from starcoder.training.checkpoint import Checkpoint, newest, read_meta
 from starcoder.training.data import TokenDataModule
 from starcoder.training.module import StarCoderModule
 from starcoder.training.parallel import ShardedStrategy
@@ -54,9 +54,11 @@ class StarCoderCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Find the last checkpoint; refuse to validate weights that nobody trained."""
         options = self.config[self.subcommand]
-        if options.ckpt_path == "last":
-            last = newest(Path(options.checkpoint.folder))
-            options.ckpt_path = last and str(last)
+        if options.ckpt_path:
+            last = options.ckpt_path == "last"
+            folder = Path(options.checkpoint.folder if last else options.ckpt_path)
+            found = newest(folder) or (None if last else folder)
+            options.ckpt_path = found and str(found)
         if self.subcommand == "validate" and not (options.ckpt_path or options.model.init_from):
             raise UserError("starcoder validate: name the weights with --ckpt_path or --model.init_from")
 
@@ -74,7 +76,10 @@ class StarCoderCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build everything; then say all that does not go together, before any process is started."""
         super().instantiate_classes()
-        if problems := _problems(self.trainer, self.model, self.datamodule):
+        ckpt_path = self.config[self.subcommand].ckpt_path
+        if problems := _problems(self.trainer, self.model, self.datamodule, str(self.subcommand), ckpt_path):
+            if self.trainer.global_rank:  # every rank has found them, one tells
+                sys.exit(2)
             raise UserError("; ".join(problems))
 
     def _parse_ckpt_path(self) -> None:
@@ -102,11 +107,14 @@ def run(args: list[str]) -> None:
             raise KeyboardInterrupt from None
         raise
     trainer: Any = cli.trainer
-    if any(isinstance(callback, Preemption) and callback.stopped for callback in trainer.callbacks):
+    stopped = any(isinstance(callback, Preemption) and callback.stopped for callback in trainer.callbacks)
+    if stopped and trainer.is_global_zero:
         sys.exit(EXIT_CODE)
 
 
-def _problems(trainer: Any, module: StarCoderModule, data: TokenDataModule) -> list[str]:
+def _problems(
+    trainer: Any, module: StarCoderModule, data: TokenDataModule, stage: str, ckpt_path: str | None
+) -> list[str]:
     """All that does not go together, as far as that can be known before anything runs."""
     strategy = trainer.strategy
     if not isinstance(strategy, ShardedStrategy):
@@ -116,6 +124,14 @@ def _problems(trainer: Any, module: StarCoderModule, data: TokenDataModule) -> l
         problems.append(
             f"trainer.gradient_clip_algorithm is {trainer.gradient_clip_algorithm}: only the norm is clipped"
         )
+    if data.global_batch_size is not None and trainer.accumulate_grad_batches != 1:
+        problems.append("trainer.accumulate_grad_batches follows from data.global_batch_size: give one of them")
+    try:
+        data.check(stage)
+        problems += module.misfits(data)
+        problems += module.differences(read_meta(Path(ckpt_path)), data) if ckpt_path else []
+    except UserError as error:
+        problems.append(str(error))
     if not problems:
         needed, there = strategy.bytes_at_rest(module.config.n_params), _memory(strategy.root_device)
         if needed > there / (1 if strategy.root_device.type == "cuda" else trainer.num_devices):

@@ -16,9 +16,11 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
+from starcoder.distributed import mean_over_ranks
 from starcoder.errors import UserError, one_line
 from starcoder.model import StarCoder, StarCoderConfig
-from starcoder.training.checkpoint import read_meta, read_weights
+from starcoder.training.checkpoint import newest, read_meta, read_weights
+from starcoder.training.data import TokenDataModule
 from starcoder.training.guard import StepGuard
 
 
@@ -81,7 +83,8 @@ class StarCoderModule(LightningModule):
         """Build the model once, in every process; under a strategy that shards it, without weights."""
         if self.model is not None:
             return
-        self._check_data(self.config)
+        if problems := self.misfits(self._data):
+            raise UserError("; ".join(problems))
         with torch.device("meta"):
             self.model = StarCoder(self.config)
         if torch.get_default_device().type != "meta":
@@ -122,19 +125,27 @@ class StarCoderModule(LightningModule):
         norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()
-        loss = self.trainer.strategy.reduce(torch.as_tensor(self.step_loss), reduce_op="mean")
+        loss = mean_over_ranks(torch.as_tensor(self.step_loss))
         self.step_loss = 0.0
-        optimizer.found_inf = self.guard(loss, norm)  # what AdamW's kernel asks before it changes anything
+        # AdamW's kernel asks this before it changes anything; it is set at every step.
+        optimizer.found_inf = self.guard(loss, norm)
         if gradient_clip_val:
             clip_grads_with_norm_(parameters, gradient_clip_val, norm)
-        self.log_dict(
-            {"train_loss": loss, "grad_norm": norm, "skipped_steps": self.guard.skipped.float()}, prog_bar=True
-        )
+        self.log_dict({"train_loss": loss, "grad_norm": norm, "skipped_steps": self.guard.skipped.float()})
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Log the mean loss in nats over all validation batches (B, T+1)."""
         self.mean_val_loss.update(self._loss(batch), weight=len(batch))
         self.log("val_loss", self.mean_val_loss, prog_bar=True)
+
+    def on_train_start(self) -> None:
+        """Let what the recipe says now win over what it said when the checkpoint was saved."""
+        hp, schedule = self.hparams, self.lr_schedulers()
+        assert isinstance(schedule, LambdaLR)
+        schedule.base_lrs = [hp["learning_rate"]] * 2
+        for group, options in zip(schedule.optimizer.param_groups, self._groups(), strict=True):
+            factor = schedule.lr_lambdas[0](schedule.last_epoch)
+            group.update(options, initial_lr=hp["learning_rate"], lr=hp["learning_rate"] * factor)
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
         """Key dropout by (seed, micro-batch, rank), so that a resumed run draws what the uninterrupted one would."""
@@ -146,13 +157,8 @@ class StarCoderModule(LightningModule):
         hp = self.hparams
         matrices = [p for p in self.parameters() if p.ndim >= 2]
         vectors = [p for p in self.parameters() if p.ndim < 2]
-        optimizer = AdamW(
-            [{"params": matrices, "weight_decay": hp["weight_decay"]}, {"params": vectors, "weight_decay": 0.0}],
-            lr=hp["learning_rate"],
-            betas=(hp["beta1"], hp["beta2"]),
-            eps=hp["epsilon"],
-            fused=True,
-        )
+        groups = [{"params": p} | options for p, options in zip((matrices, vectors), self._groups(), strict=True)]
+        optimizer = AdamW(groups, lr=hp["learning_rate"], fused=True)
         decay_steps = hp["decay_steps"] or self.trainer.max_steps
         if decay_steps <= 0:
             raise UserError("the cosine needs an end: set model.decay_steps or trainer.max_steps")
@@ -160,10 +166,16 @@ class StarCoderModule(LightningModule):
         schedule = LambdaLR(optimizer, lambda step: cosine_with_warmup(step, hp["warmup_steps"], decay_steps, floor))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def _groups(self) -> list[dict[str, Any]]:
+        """AdamW's options for matrices, and for what has one dimension."""
+        hp = self.hparams
+        common = {"betas": (hp["beta1"], hp["beta2"]), "eps": hp["epsilon"]}
+        return [common | {"weight_decay": decay} for decay in (hp["weight_decay"], 0.0)]
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the model's shape and the tokenizer's digest beside the weights: a checkpoint explains itself."""
         checkpoint["model_config"] = asdict(self.config)
-        checkpoint["tokenizer"] = self._tokenizer_digest()
+        checkpoint["tokenizer"] = self._data.tokenizer.digest if self._data else None
         checkpoint["accumulation"] = self.trainer.accumulate_grad_batches
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -172,34 +184,39 @@ class StarCoderModule(LightningModule):
         Raises:
             UserError: naming all that differs.
         """
+        if problems := self.differences(checkpoint, self._data):
+            raise UserError(problems[0])
+        recount(checkpoint, self.trainer.accumulate_grad_batches)
+
+    def differences(self, checkpoint: dict[str, Any], data: TokenDataModule | None) -> list[str]:
+        """What forbids to go on from `checkpoint` with this model and this data."""
         ours, theirs = asdict(self.config), checkpoint.get("model_config", {})
-        problems = [
+        found = [
             f"{name} {theirs.get(name)} instead of {value}" for name, value in ours.items() if theirs.get(name) != value
         ]
-        if self._tokenizer_digest() not in (None, checkpoint.get("tokenizer")):
-            problems.append("another tokenizer")
-        if problems:
-            raise UserError(f"the checkpoint is of another model: {', '.join(problems)}")
-        recount(checkpoint, self.trainer.accumulate_grad_batches)
+        if data and data.tokenizer.digest != checkpoint.get("tokenizer"):
+            found.append("another tokenizer")
+        return [f"the checkpoint is of another model: {', '.join(found)}"] if found else []
 
     def _loss(self, batch: Tensor) -> Tensor:
         assert self.model is not None
         return self.model.loss(batch[:, :-1], batch[:, 1:])
 
-    def _tokenizer_digest(self) -> str | None:
+    @property
+    def _data(self) -> TokenDataModule | None:
         data = getattr(self.trainer, "datamodule", None)
-        return data.tokenizer.digest if data else None
+        return data if isinstance(data, TokenDataModule) else None
 
-    def _check_data(self, config: StarCoderConfig) -> None:
-        data = getattr(self.trainer, "datamodule", None)
-        if data is None:
-            return
-        if data.vocab_size > config.vocab_size:
-            raise UserError(f"the tokenizer has {data.vocab_size} tokens, the model only {config.vocab_size}")
-        if data.context_length > config.context_length:
-            raise UserError(
+    def misfits(self, data: TokenDataModule | None) -> list[str]:
+        """What in the data the model has no room for."""
+        config, found = self.config, []
+        if data and data.vocab_size > config.vocab_size:
+            found.append(f"the tokenizer has {data.vocab_size} tokens, the model only {config.vocab_size}")
+        if data and data.context_length > config.context_length:
+            found.append(
                 f"data.context_length is {data.context_length}, but the model's context ends at {config.context_length}"
             )
+        return found
 
 
 def cosine_with_warmup(step: int, warmup_steps: int, decay_steps: int, floor: float) -> float:
@@ -230,6 +247,7 @@ def load_trained(checkpoint: Path) -> StarCoder:
     Raises:
         UserError: when there is none, or it is damaged, or not of a `StarCoderModule`.
     """
+    checkpoint = newest(checkpoint) or checkpoint
     shape = read_meta(checkpoint).get("model_config")
     state = {
         name.removeprefix("model."): tensor

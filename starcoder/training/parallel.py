@@ -35,9 +35,10 @@ from torch.optim import Optimizer
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 from typing_extensions import override
 
+from starcoder.distributed import raise_together
 from starcoder.errors import UserError
 from starcoder.model import StarCoder
-from starcoder.training.checkpoint import Saver, damages, read_meta
+from starcoder.training.checkpoint import Saver, damages, newest, read_meta
 from starcoder.training.module import StarCoderModule
 
 Checkpointing = Literal["none", "selective", "full"]
@@ -156,7 +157,7 @@ class ShardedStrategy(ModelParallelStrategy):
             "compile_blocks": compile_blocks,
             "reshard_after_forward": reshard_after_forward,
         }
-        self.saver = Saver()
+        self.saver = Saver(self._timeout)
 
     @property
     def module(self) -> StarCoderModule:
@@ -207,10 +208,15 @@ class ShardedStrategy(ModelParallelStrategy):
     @override
     def setup(self, trainer: Trainer) -> None:
         """Cut the model, and make the weights of the slices that are here."""
+        resumed: list[str] = [""] * self.world_size
+        dist.all_gather_object(resumed, str(trainer.ckpt_path))
+        if len(set(resumed)) > 1:
+            raise_together([f"ranks find different checkpoints to go on from ({', '.join(set(resumed))}): start again"])
         assert self.module.model is not None
         parallelize(self.module.model, self.device_mesh, **self.how)
         self.module.model.to_empty(device=self.root_device)
-        self.module.init_weights()
+        if trainer.ckpt_path is None:  # otherwise they are read soon
+            self.module.init_weights()
         super().setup(trainer)
 
     @contextlib.contextmanager
@@ -253,13 +259,15 @@ class ShardedStrategy(ModelParallelStrategy):
         Raises:
             UserError: when the checkpoint is missing, damaged, or of another model; the same on every rank.
         """
-        path = Path(checkpoint_path)
-        meta = read_meta(path)
-        self.module.on_load_checkpoint(meta)  # refuses another model before anything long is read
-        found: list[list[str]] = [[]] * self.world_size
-        dist.all_gather_object(found, damages(path, self.global_rank, self.world_size))
-        if problems := [problem for of_rank in found for problem in of_rank]:
-            raise UserError(problems[0])
+        path = Path(self.broadcast(str(newest(Path(checkpoint_path)) or checkpoint_path)))
+        meta: dict[str, Any] = {}
+        try:
+            meta = read_meta(path)
+            data = getattr(self.module.trainer, "datamodule", None)
+            problems = self.module.differences(meta, data) or damages(path, self.global_rank, self.world_size)
+        except UserError as error:
+            problems = [str(error)]
+        raise_together(problems)
         tensors = {"state_dict": self.lightning_module_state_dict()}
         for optimizer in self.optimizers:
             tensors["optimizer"] = self.optimizer_state(optimizer)
@@ -272,5 +280,7 @@ class ShardedStrategy(ModelParallelStrategy):
     @override
     def teardown(self) -> None:
         """End no process while it still writes."""
-        self.saver.wait()
-        super().teardown()
+        try:
+            self.saver.wait()
+        finally:
+            super().teardown()

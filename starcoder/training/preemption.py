@@ -9,8 +9,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
+from starcoder.distributed import mean_over_ranks
+from starcoder.training.checkpoint import Checkpoint
+
 EXIT_CODE = 75
-"""EX_TEMPFAIL of sysexits.h: start the same command again."""
+"""EX_TEMPFAIL of sysexits.h, given by rank 0: start the same command again."""
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -26,8 +29,18 @@ class Preemption(Callback):
         self.stopped = False
 
     @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Listen from here on: loading a large model takes minutes."""
+        self.handlers = {number: signal.signal(number, self._hear) for number in _SIGNALS}
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for number in _SIGNALS:  # Lightning puts back what was there before
+        for number in _SIGNALS:  # Lightning has put its own there
             signal.signal(number, self._hear)
         loop: Any = trainer.fit_loop.epoch_loop
         loop._broadcast_sigterm_tensor = _ask_nobody
@@ -42,8 +55,13 @@ class Preemption(Callback):
             return
         self.asked_step = step
         told = torch.tensor(float(self.told), device=trainer.strategy.root_device)
-        self.stopped = bool(trainer.strategy.reduce(told, reduce_op="max"))
-        trainer.should_stop = trainer.should_stop or self.stopped
+        self.stopped = bool(mean_over_ranks(told) > 0)
+        if self.stopped:
+            trainer.should_stop = True
+            trainer.limit_val_batches = 0  # there is no time for the validation with which Lightning ends
+            for callback in trainer.callbacks:
+                if isinstance(callback, Checkpoint):
+                    callback.save(trainer)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self.told = True

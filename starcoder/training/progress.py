@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from torch import Tensor
 from typing_extensions import override
 
@@ -21,6 +21,8 @@ from starcoder.model import StarCoderConfig
 from starcoder.training.data import TrainingLoader
 from starcoder.training.module import StarCoderModule
 from starcoder.training.planner.hardware import peak_of_device
+
+_SHOWN = ("train_loss", "grad_norm", "skipped_steps", "tokens_per_sec", "mfu", "data_wait")
 
 
 class Throughput(Callback):
@@ -77,6 +79,22 @@ class Throughput(Callback):
         return metrics
 
 
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bar with loss, gradient norm, skipped steps, tokens/s and MFU of the last step that was logged.
+
+    Whatever is logged for Lightning's own is fetched from the device at every micro-batch.
+    """
+
+    @override
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        if trainer.global_step % _log_every_n_steps(trainer) == 0:
+            metrics = trainer.callback_metrics
+            self.shown = {name: f"{float(metrics[name]):.4g}" for name in _SHOWN if name in metrics}
+        return super().get_metrics(trainer, pl_module) | getattr(self, "shown", {})
+
+
 class QuietCollector(Callback):
     """Python's garbage collector at fixed steps instead of any moment: on many ranks each pause is a pause of all.
 
@@ -86,9 +104,11 @@ class QuietCollector(Callback):
 
     def __init__(self, every_n_steps: int = 1000) -> None:
         self.every_n_steps = every_n_steps
+        self.collected_step = 0
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.collected_step = trainer.global_step
         gc.collect()
         gc.disable()
 
@@ -96,7 +116,9 @@ class QuietCollector(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Tensor, batch_idx: int
     ) -> None:
-        if trainer.global_step % self.every_n_steps == 0:
+        step = trainer.global_step
+        if step != self.collected_step and step % self.every_n_steps == 0:
+            self.collected_step = step
             gc.collect(1)
 
     @override
@@ -114,6 +136,10 @@ class LogLines(Callback):
     def __init__(self, every_n_steps: int = 50) -> None:
         self.every_n_steps = every_n_steps
         self.printed_step = 0
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.printed_step = trainer.global_step
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -27,12 +27,18 @@ def chain(recipe: Path) -> list[Path]:
 
 
 def expand(args: Sequence[str]) -> list[str]:
-    """A command line in which each `--config RECIPE` comes after the recipes that it builds on."""
+    """A command line in which each `--config RECIPE` comes after the recipes that it builds on.
+
+    Raises:
+        UserError: as `chain`.
+    """
     expanded: list[str] = []
     rest = iter(args)
     for part in rest:
         option, equals, value = part.partition("=")
-        if option == "--config" and (recipe := value if equals else next(rest, "")):
+        if option == "--extends":
+            raise UserError("extends is a key of recipes, no option: name the recipe that has it with --config")
+        if option in ("--config", "-c") and (recipe := value if equals else next(rest, "")):
             expanded += [f"--config={path}" for path in chain(Path(recipe))]
         else:
             expanded.append(part)

@@ -63,16 +63,24 @@ def wait_for_step(folder: Path, step: int) -> None:
 
 
 def kill(root: Path, folder: Path, trials: int, seed: int) -> None:
-    """Kill one rank at a random moment, and with it, as a launcher does, the other; again and again."""
+    """Kill one rank, again and again: at a random moment, or while a checkpoint is being written; then the other.
+
+    The other has half a second alone, in which it waits for its peer or fails; then its launcher would end it.
+    """
     random.seed(seed)
     found = []
-    for _ in range(trials):
+    for trial in range(trials):
         children = start(root, folder / "run", 100_000)
         wait_for_step(folder / "run", last_step(folder / "run") + 1)
-        time.sleep(random.uniform(0, 0.3))
+        if trial % 2:
+            while len(list((folder / "run").glob("step-*"))) == len(complete(folder / "run")):
+                time.sleep(0.0005)
+        else:
+            time.sleep(random.uniform(0, 0.3))
         for child in random.sample(children, RANKS):
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
+            time.sleep(0.5)
         whole = complete(folder / "run")
         torn = len(list((folder / "run").glob("step-*"))) - len(whole)
         found.append({"step": last_step(folder / "run"), "torn": torn, "damages": damages(whole[-1])})

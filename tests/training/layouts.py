@@ -1,9 +1,9 @@
 """Training runs on several gloo ranks: `run_jobs` starts the ranks, which do one job after the other.
 
 A job is a dictionary: `steps`, `folder` of its checkpoints and, if wanted, `strategy` (options of `ShardedStrategy`),
-`batch_size`, `dropout`, `resume` (whether to go on from the newest checkpoint), `poison` (a micro-batch, counted from
-0, and the rank on which its loss is no number). What it gives is loss, gradient norm and number of skipped steps so
-far, of every step; null is what is not finite.
+`batch_size`, `dropout`, `validate_every` (so many steps), `resume` (whether to go on from the newest checkpoint), `poison`
+(a micro-batch, counted from 0, and the rank on which its loss is no number). What it gives is loss, gradient norm and
+number of skipped steps so far, of every step; null is what is not finite.
 """
 
 import json
@@ -78,6 +78,7 @@ def run_job(job: dict[str, Any], root: Path, ranks: int) -> Steps:
         context_length=SHAPE["context_length"],
         batch_size=job.get("batch_size", GLOBAL_BATCH // ranks),
         global_batch_size=GLOBAL_BATCH,
+        validation=root / "shards" / "validation" if "validate_every" in job else None,
     )
     folder = Path(job["folder"])
     trainer = Trainer(
@@ -88,6 +89,10 @@ def run_job(job: dict[str, Any], root: Path, ranks: int) -> Steps:
         max_epochs=-1,
         gradient_clip_val=1.0,
         log_every_n_steps=1,
+        val_check_interval=job.get("validate_every"),
+        check_val_every_n_epoch=None,
+        limit_val_batches=2,
+        num_sanity_val_steps=0,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,

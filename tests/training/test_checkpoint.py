@@ -1,5 +1,6 @@
 """Checkpoints are whole or absent, and say what is wrong with them in one line."""
 
+import random
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import torch.distributed.checkpoint as dcp
 from lightning.pytorch import Trainer
 
 from starcoder.errors import UserError
-from starcoder.training.checkpoint import Checkpoint, complete, newest, read_meta
+from starcoder.training.checkpoint import Checkpoint, complete, damages, newest, read_meta, read_weights
 from starcoder.training.data import TokenDataModule
 from starcoder.training.module import StarCoderModule, load_trained
 from starcoder.training.parallel import ShardedStrategy
@@ -20,8 +21,9 @@ from tests.conftest import VOCAB_SIZE, Tiny
 SHAPE = {"n_layer": 1, "n_head": 2, "n_embd": 16, "vocab_size": VOCAB_SIZE, "context_length": 32}
 
 
-def fit(tiny: Tiny, folder: Path, steps: int, ckpt_path: Path | None = None, **changes: Any) -> None:
-    options: dict[str, Any] = {"every_n_steps": 2, "keep": 2, "tokenizer": tiny.tokenizer, "shape": SHAPE} | changes
+def fit(
+    tiny: Tiny, folder: Path, steps: int, ckpt_path: Path | None = None, shape: dict[str, int] = SHAPE, **changes: Any
+) -> Trainer:
     trainer = Trainer(
         accelerator="cpu",
         strategy=ShardedStrategy(),
@@ -29,10 +31,11 @@ def fit(tiny: Tiny, folder: Path, steps: int, ckpt_path: Path | None = None, **c
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[Checkpoint(str(folder), options["every_n_steps"], options["keep"])],
+        callbacks=[Checkpoint(str(folder), every_n_steps=2, keep=2)],
     )
-    data = TokenDataModule(tiny.train, options["tokenizer"], context_length=32)
-    trainer.fit(StarCoderModule("smoke", options["shape"]), data, ckpt_path=ckpt_path)
+    data = TokenDataModule(tiny.train, tiny.tokenizer, context_length=32)
+    trainer.fit(StarCoderModule("smoke", shape, **changes), data, ckpt_path=ckpt_path)
+    return trainer
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,7 @@ def folder(trained: Path, tmp_path: Path) -> Path:
 
 def test_the_newest_stay_and_the_last_step_is_saved(trained: Path) -> None:
     assert [path.name for path in sorted(trained.iterdir())] == ["step-00000006", "step-00000007"]
-    assert read_meta(trained)["global_step"] == 7
+    assert read_meta(trained / "step-00000007")["global_step"] == 7
     assert newest(trained) == trained / "step-00000007"
 
 
@@ -70,6 +73,36 @@ def test_what_was_not_written_to_its_end_does_not_count_and_goes(tiny: Tiny, fol
 def test_a_new_run_does_not_mix_with_an_old_one(tiny: Tiny, folder: Path) -> None:
     with pytest.raises(UserError, match="of an earlier run: go on with --ckpt_path last"):
         fit(tiny, folder, 8)
+
+
+def test_going_back_does_not_remove_what_came_later(tiny: Tiny, folder: Path) -> None:
+    with pytest.raises(UserError, match="holds later checkpoints than step 6: remove step-00000007"):
+        fit(tiny, folder, 8, folder / "step-00000006")
+    assert len(complete(folder)) == 2
+
+
+def test_what_the_recipe_says_now_wins(tiny: Tiny, folder: Path) -> None:
+    trainer = fit(tiny, folder, 8, newest(folder), learning_rate=7e-5, weight_decay=0.5, beta2=0.99)
+    groups = trainer.optimizers[0].param_groups
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
+    assert all(group["betas"] == (0.9, 0.99) and group["initial_lr"] == 7e-5 for group in groups)
+    assert 0 < groups[0]["lr"] <= 7e-5
+
+
+def test_single_bits_anywhere_in_a_file_are_told(folder: Path) -> None:
+    """In tensors, in the directories of their archives, and between them."""
+    path = folder / "step-00000007" / "__0_0.distcp"
+    content, moments = path.read_bytes(), random.Random(0)
+    expected = read_weights(path.parent)
+    for _ in range(60):
+        damaged = bytearray(content)
+        damaged[moments.randrange(len(content))] ^= 1 << moments.randrange(8)
+        path.write_bytes(damaged)
+        if damages(path.parent):
+            with pytest.raises(UserError, match="damaged"):
+                load_trained(path.parent)
+        else:  # a bit that says nothing, such as a date
+            assert all(torch.equal(tensor, expected[name]) for name, tensor in read_weights(path.parent).items())
 
 
 @pytest.mark.parametrize("name", ["meta.pt", ".metadata", "__0_0.distcp"])

@@ -2,22 +2,27 @@ import csv
 import gc
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import torch
+import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from starcoder.training import progress
+from starcoder.training.checkpoint import Checkpoint, newest
 from starcoder.training.data import TokenDataModule, TrainingLoader
 from starcoder.training.module import StarCoderModule
 from starcoder.training.parallel import ShardedStrategy
-from starcoder.training.progress import LogLines, QuietCollector, Throughput, matmul_peak
+from starcoder.training.preemption import Preemption
+from starcoder.training.progress import LogLines, ProgressBar, QuietCollector, Throughput, matmul_peak
 from tests.conftest import VOCAB_SIZE, Tiny
 
 SHAPE = {"n_layer": 1, "n_head": 2, "n_embd": 16, "vocab_size": VOCAB_SIZE, "context_length": 32}
@@ -87,6 +92,59 @@ def test_waiting_for_data_is_a_share_of_the_time(logged: Any) -> None:
         assert row["steps_per_sec"] < 1 / 0.2
 
 
+def short_fit(tiny: Tiny, folder: Path, steps: int, **options: Any) -> Trainer:
+    """Two micro-batches a step."""
+    trainer = Trainer(
+        accelerator="cpu",
+        strategy=ShardedStrategy(),
+        max_steps=steps,
+        log_every_n_steps=4,
+        enable_model_summary=False,
+        logger=CSVLogger(folder, name=""),
+        **{"enable_progress_bar": False} | options,
+    )
+    data = TokenDataModule(tiny.train, tiny.tokenizer, context_length=32, batch_size=2, global_batch_size=4)
+    trainer.fit(StarCoderModule(preset="smoke", overrides=SHAPE), data, ckpt_path=newest(folder / "checkpoints"))
+    return trainer
+
+
+def test_a_resumed_run_prints_its_lines(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It begins with a micro-batch that has not logged anything, at a step that has a line."""
+    for steps in (4, 8):
+        callbacks = [Throughput(), LogLines(every_n_steps=4), Checkpoint(str(tmp_path / "checkpoints"), 4)]
+        short_fit(tiny, tmp_path, steps, callbacks=callbacks)
+    assert re.findall(r"^step +(\d+)/", capsys.readouterr().out, re.MULTILINE) == ["4", "8"]
+
+
+def test_the_device_is_read_only_when_a_step_is_logged(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading a tensor, and a barrier, make the host wait for a GPU: as often in 8 steps as in 24, but for the logged."""
+    reads: Counter[str] = Counter()
+    for owner, name in ((Tensor, "item"), (Tensor, "__float__"), (Tensor, "__bool__"), (dist, "barrier")):
+        method = getattr(owner, name)
+
+        def counted(*args: Any, _method: Any = method, _name: str = name, **kwargs: Any) -> Any:
+            reads[_name] += 1
+            return _method(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counted)
+    short_fit(tiny, tmp_path, 8, enable_checkpointing=False, callbacks=[Preemption()])
+    few = reads.copy()
+    reads.clear()
+    short_fit(tiny, tmp_path, 24, enable_checkpointing=False, callbacks=[Preemption()])
+    logged_more = (24 - 8) // 4
+    for name, times in reads.items():
+        assert times - few[name] <= 4 * logged_more, name
+
+
+def test_the_bar_shows_what_was_logged(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bar = ProgressBar()
+    short_fit(tiny, tmp_path, 8, callbacks=[bar, Throughput()], enable_progress_bar=True, enable_checkpointing=False)
+    assert {"train_loss", "grad_norm", "skipped_steps", "tokens_per_sec", "mfu", "data_wait"} <= bar.shown.keys()
+    assert "grad_norm=" in "".join(capsys.readouterr())
+
+
 def test_the_collector_is_on_again_after_training(logged: Any) -> None:
     assert gc.isenabled()
 
@@ -95,9 +153,9 @@ def test_the_collector_runs_at_fixed_steps_alone(monkeypatch: pytest.MonkeyPatch
     collected: list[int] = []
     monkeypatch.setattr(gc, "collect", lambda generation=2: collected.append(generation) or 0)
     collector, nothing = QuietCollector(every_n_steps=2), cast(Any, None)
-    collector.on_train_start(nothing, nothing)
+    collector.on_train_start(cast(Any, SimpleNamespace(global_step=0)), nothing)
     assert not gc.isenabled()
-    for step in (1, 2, 3, 4):
+    for step in (0, 0, 1, 1, 2, 2, 3, 3, 4, 4):  # two micro-batches a step
         collector.on_train_batch_end(cast(Any, SimpleNamespace(global_step=step)), nothing, None, torch.zeros(0), 0)
     collector.teardown(nothing, nothing, "fit")
     assert collected == [2, 1, 1]
