@@ -74,7 +74,7 @@ finetune: $(STAMP) ## go on from MODEL=build/smoke/starcoder on a repository of 
 	$(BIN)/starcoder export --checkpoint $(FINETUNE_DIR)/checkpoints --tokenizer $(MODEL) --output $(FINETUNE_DIR)/model
 
 test: $(STAMP) ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP) ## lint, format, types, lock
 	$(BIN)/ruff check .

@@ -90,7 +90,7 @@ def test_help_of_a_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (
             ["fit", "--config", "recipes/starcoderbase.yaml", *ON_TWO_PROCESSES],
-            ["take 124 GB on each of 2 devices, more than there is", "starcoder plan"],
+            ["take 124 GB on each of 2 devices, which have", "starcoder plan"],
         ),
         (["fit", "--config", "recipes/smoke.yaml", f"--{STRATEGY}", "ddp"], ["must be a starcoder.training.parallel"]),
         (["plan", "--recipe", "nothing"], ["nothing"]),

@@ -102,24 +102,28 @@ class Checkpoint(callbacks.Checkpoint):
         """Refuse what would end badly after days.
 
         Raises:
-            UserError: when the folder holds checkpoints, but this run starts anew; when it has no room for them.
+            UserError: when the folder holds checkpoints that this run does not go on from, or has no room for more.
         """
         self._saved_step = trainer.global_step
+        parameters = sum(parameter.numel() for parameter in pl_module.parameters())
+        raise_together(self._problems(trainer, parameters))
+
+    def _problems(self, trainer: Trainer, parameters: int) -> list[str]:
         found = complete(self.folder)
         if trainer.ckpt_path is None and found:
-            raise UserError(f"{found[-1]} is of an earlier run: go on with --ckpt_path last, or name another folder")
+            return [f"{found[-1]} is of an earlier run: go on with --ckpt_path last, or name another folder"]
         if later := [path.name for path in found if _step(path) > trainer.global_step]:
-            raise UserError(
+            return [
                 f"{self.folder} holds later checkpoints than step {trainer.global_step}: remove {', '.join(later)}"
                 " to go on from there, or name another folder"
-            )
-        size = _BYTES_PER_PARAMETER * sum(parameter.numel() for parameter in pl_module.parameters())
-        free = shutil.disk_usage(_existing(self.folder)).free
-        more = self.keep + 1 - len(found)
+            ]
+        size = _BYTES_PER_PARAMETER * parameters
+        free, more = shutil.disk_usage(_existing(self.folder)).free, self.keep + 1 - len(found)
         if free < more * size:
-            raise UserError(
+            return [
                 f"the disk is full: {self.folder} has {free / 1e9:.3g} GB, but needs {more} x {size / 1e9:.3g} GB more"
-            )
+            ]
+        return []
 
     @override
     def on_train_batch_end(

@@ -126,20 +126,27 @@ def _problems(
         )
     if data.global_batch_size is not None and trainer.accumulate_grad_batches != 1:
         problems.append("trainer.accumulate_grad_batches follows from data.global_batch_size: give one of them")
+    if not strategy.problems():
+        problems += _shortage(strategy, module.config.n_params)
     try:
         data.check(stage)
         problems += module.misfits(data)
         problems += module.differences(read_meta(Path(ckpt_path)), data) if ckpt_path else []
     except UserError as error:
         problems.append(str(error))
-    if not problems:
-        needed, there = strategy.bytes_at_rest(module.config.n_params), _memory(strategy.root_device)
-        if needed > there / (1 if strategy.root_device.type == "cuda" else trainer.num_devices):
-            problems.append(
-                f"weights, gradients and optimizer states take {needed / 1e9:,.0f} GB on each of {trainer.num_devices} "
-                f"devices, more than there is ({there / 1e9:,.0f} GB): `starcoder plan` tells what does"
-            )
     return problems
+
+
+def _shortage(strategy: ShardedStrategy, n_params: int) -> list[str]:
+    needed, there = strategy.bytes_at_rest(n_params), _memory(strategy.root_device)
+    if strategy.root_device.type == "cpu":  # its processes share what there is
+        there //= strategy.num_processes
+    if needed <= there:
+        return []
+    return [
+        f"weights, gradients and optimizer states take {needed / 1e9:,.0f} GB on each of {strategy.num_processes} devices, "
+        f"which have {there / 1e9:,.0f} GB: `starcoder plan` tells what does"
+    ]
 
 
 def _memory(device: torch.device) -> int:

@@ -257,7 +257,7 @@ class ShardedStrategy(ModelParallelStrategy):
         """Read what belongs to this rank, whatever the number of ranks that saved it.
 
         Raises:
-            UserError: when the checkpoint is missing, damaged, or of another model; the same on every rank.
+            UserError: when the checkpoint is missing, damaged, or of another model; no rank goes on then.
         """
         path = Path(self.broadcast(str(newest(Path(checkpoint_path)) or checkpoint_path)))
         meta: dict[str, Any] = {}

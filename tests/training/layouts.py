@@ -1,9 +1,9 @@
 """Training runs on several gloo ranks: `run_jobs` starts the ranks, which do one job after the other.
 
 A job is a dictionary: `steps`, `folder` of its checkpoints and, if wanted, `strategy` (options of `ShardedStrategy`),
-`batch_size`, `dropout`, `validate_every` (so many steps), `resume` (whether to go on from the newest checkpoint), `poison`
-(a micro-batch, counted from 0, and the rank on which its loss is no number). What it gives is loss, gradient norm and
-number of skipped steps so far, of every step; null is what is not finite.
+`batch_size`, `dropout`, `validate_every` (so many steps), `resume` (whether to go on from the newest checkpoint),
+`poison` (a micro-batch, counted from 0, and the rank on which its loss is no number). What it gives is loss, gradient
+norm and number of skipped steps so far, of every step; null is what is not finite.
 """
 
 import json

@@ -119,7 +119,7 @@ def test_a_resumed_run_prints_its_lines(tiny: Tiny, tmp_path: Path, capsys: pyte
 def test_the_device_is_read_only_when_a_step_is_logged(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reading a tensor, and a barrier, make the host wait for a GPU: as often in 8 steps as in 24, but for the logged."""
+    """Reading a tensor, or a barrier, lets the host wait: 24 steps do it no more often than 8, but for those logged."""
     reads: Counter[str] = Counter()
     for owner, name in ((Tensor, "item"), (Tensor, "__float__"), (Tensor, "__bool__"), (dist, "barrier")):
         method = getattr(owner, name)
