@@ -144,8 +144,8 @@ def _shortage(strategy: ShardedStrategy, n_params: int) -> list[str]:
     if needed <= there:
         return []
     return [
-        f"weights, gradients and optimizer states take {needed / 1e9:,.0f} GB on each of {strategy.num_processes} devices, "
-        f"which have {there / 1e9:,.0f} GB: `starcoder plan` tells what does"
+        f"weights, gradients and optimizer states take {needed / 1e9:,.0f} GB on each of {strategy.num_processes} "
+        f"devices, which have {there / 1e9:,.0f} GB: `starcoder plan` tells what does"
     ]
 
 
