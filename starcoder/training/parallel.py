@@ -178,6 +178,12 @@ class ShardedStrategy(ModelParallelStrategy):
         return 16 * n_params / (self.shard_size or self.num_nodes * self.num_processes)
 
     @override
+    def _configure_launcher(self) -> None:
+        """One process launches no others, and so may be a notebook's."""
+        if self.num_nodes * self.num_processes > 1:
+            super()._configure_launcher()
+
+    @override
     def setup_environment(self) -> None:
         """Start the process group, and lay the ranks out as (replicate, shard), or (shard,) when all share one copy."""
         if problems := self.problems():
