@@ -165,15 +165,13 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._now[f"{collective}_calls"] += 1
         if collective == "reduce_scatter":
             self.own(given[:1], "gradients")
-            self.own(given[1:2], "communication")
         elif collective == "all_gather":
             self.own(given[:2], "communication")
 
     def _recognize(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if name == "split_with_sizes_copy" and "out" in kwargs:
-            self.own(kwargs["out"], "parameters")  # a unit's parameters, whole for as long as it computes
-        elif name == "chunk_cat":
-            self.own(args[0], "gradients")  # whole ones, about to be reduced
+        if name == "chunk_cat":  # whole gradients, and the fp32 buffer in which they are then reduced
+            self.own(args[0], "gradients")
+            self.own([kwargs["out"]], "communication")
 
     def _see(self, tensor: Tensor) -> _Storage:
         untyped = tensor.untyped_storage()

@@ -13,6 +13,7 @@ is at one of them.
 """
 
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Generator
 from dataclasses import dataclass, replace
@@ -81,10 +82,15 @@ def trace(config: StarCoderConfig, length: int, layout: Layout) -> Trace:
 
 
 def extrapolate(few: Trace, more: Trace, n_layer: int) -> Trace:
-    """What `n_layer` blocks take, from what the two numbers of blocks of `DEPTHS` do."""
-    factor = (n_layer - DEPTHS[1]) / (DEPTHS[1] - DEPTHS[0])
+    """What `n_layer` blocks take, from what the two numbers of blocks of `DEPTHS` do.
 
-    def grow(base: Amounts, big: Amounts, small: Amounts) -> Amounts:
+    Of an odd number of blocks the late half of the backward pass has one more.
+    """
+    blocks = n_layer - DEPTHS[1]
+    added = {"late_backward": 2 * math.ceil(blocks / 2), "early_backward": 2 * math.floor(blocks / 2)}
+
+    def grow(base: Amounts, big: Amounts, small: Amounts, blocks: int = blocks) -> Amounts:
+        factor = blocks / (DEPTHS[1] - DEPTHS[0])
         return Counter({name: round(base[name] + factor * (big[name] - small[name])) for name in {*base, *big}})
 
     grown = {}
@@ -93,7 +99,7 @@ def extrapolate(few: Trace, more: Trace, n_layer: int) -> Trace:
         grown[name] = Phase(
             peak=grow(phase.peak, more[at_rest].rest, few[at_rest].rest),
             rest=grow(phase.rest, phase.rest, few[name].rest),
-            work=grow(phase.work, phase.work, few[name].work),
+            work=grow(phase.work, phase.work, few[name].work, added.get(name, blocks)),
         )
     return merge(grown)
 
@@ -122,17 +128,35 @@ def run(config: StarCoderConfig, length: int, layout: Layout) -> Trace:
         optimizer = _optimizer(model)
         tokens = torch.zeros(layout.micro_batch, length + 1, dtype=torch.long)
         first = Ledger()  # a first step has allocations of its own: optimizer states, FSDP's buffers
-        _step(model, optimizer, tokens[:1, :_SHORT], replace(layout, accumulation=1), first)
+        with _whole_parameters(model) as whole:
+            _step(model, optimizer, tokens[:1, :_SHORT], replace(layout, accumulation=1), first)
         ledger = Ledger()
-        ledger.own(model.parameters(), "parameters")
+        ledger.own([*model.parameters(), *whole], "parameters")
         ledger.own((state for states in optimizer.state.values() for state in states.values()), "optimizer")
         with ledger:
             _step(model, optimizer, tokens, layout, ledger)
         phases = ledger.phases()
+    if layout.shard_size > 1 and not phases["forward"].work["all_gather"]:
+        raise RuntimeError("FSDP's collectives passed unseen: they have other names in this version of torch")
     phases = {name: phase for name, phase in phases.items() if name not in ("start", "forward_between")}
     if "backward_between" in phases:  # the last micro-batch needs more, as it has all the gradients beside it
         phases["backward_between"] = Phase(work=phases["backward_between"].work)
     return phases
+
+
+@contextlib.contextmanager
+def _whole_parameters(model: nn.Module) -> Generator[list[Tensor]]:
+    """The parameters that modules compute with: FSDP's gathered ones, which keep no memory but come back every step."""
+    found: list[Tensor] = []
+    marks = [
+        module.register_forward_pre_hook(lambda module, _: found.extend(module.parameters(recurse=False)))
+        for module in model.modules()
+    ]
+    try:
+        yield found
+    finally:
+        for mark in marks:
+            mark.remove()
 
 
 @contextlib.contextmanager

@@ -92,6 +92,16 @@ def test_more_shards_never_need_more_memory_for_states() -> None:
         assert sizes == sorted(sizes, reverse=True)
 
 
+def test_a_pass_keeps_the_same_activations_however_many_share_the_parameters(fsdp: dict[str, Phase]) -> None:
+    """Gathered parameters are parameters, and reduced gradients gradients, also where there is nobody to share with."""
+    for alone in (Layout(ranks=1, shard_size=1), Layout(ranks=16, shard_size=1)):
+        phases = trace(SMALL, 256, alone)
+        assert phases["forward"].rest["activations"] == fsdp["forward"].rest["activations"]
+        gathered = phases["forward"].peak["parameters"] - phases["forward"].rest["parameters"]
+        assert gathered == fsdp["forward"].peak["parameters"] - fsdp["forward"].rest["parameters"]
+        assert phases["optimizer"].peak["activations"] < 1e-3 * phases["optimizer"].peak["gradients"]  # norms, one each
+
+
 def test_one_gpu_holds_everything_and_sends_nothing() -> None:
     phases = trace(SMALL, 256, Layout(ranks=1, shard_size=1))
     assert phases["optimizer"].peak.total() == pytest.approx(16 * SMALL.n_params, rel=0.01)
@@ -121,7 +131,8 @@ def test_accumulation_keeps_whole_gradients_only_when_told() -> None:
     ],
 )
 def test_few_blocks_tell_what_more_need(layout: Layout) -> None:
-    check_extrapolation(SMALL, 256, layout)
+    for depth in (7, 8):
+        check_extrapolation(SMALL.replace(n_layer=depth), 256, layout)
 
 
 def test_two_and_four_blocks_tell_what_the_papers_forty_need() -> None:
