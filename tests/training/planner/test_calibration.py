@@ -2,11 +2,30 @@
 
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 
 from starcoder.model import StarCoderConfig
-from starcoder.training.planner.calibration import EFFICIENCIES, error, fit, leave_one_out, summary, table
-from starcoder.training.planner.published import FITTED, HELD_OUT, MPT_7B, Run, Shape
+from starcoder.training.planner.calibration import (
+    EFFICIENCIES,
+    error,
+    fit,
+    leave_one_out,
+    likely,
+    predict,
+    summary,
+    table,
+)
+from starcoder.training.planner.published import (
+    FITTED,
+    HELD_OUT,
+    LLAMA2_70B,
+    LLAMA3_70B,
+    MPT_7B,
+    MPT_70B,
+    Run,
+    Shape,
+)
 from starcoder.training.planner.trace import Layout, trace
 
 
@@ -14,14 +33,27 @@ def test_the_constants_are_what_the_fit_finds() -> None:
     assert asdict(fit(FITTED)) == pytest.approx(asdict(EFFICIENCIES), rel=0.005)
 
 
-def test_a_run_left_out_is_predicted_within_ten_percent() -> None:
-    assert max(map(abs, leave_one_out())) < 0.10
-
-
-def test_runs_that_had_no_part_in_the_fit_are_predicted_within_ten_percent() -> None:
-    assert len(HELD_OUT) >= 3
+def test_every_run_that_was_not_fitted_is_held_out_and_told() -> None:
+    """The bounds are wide: a run that is met badly stays in the list, and the printed errors are the computed ones."""
     assert not set(HELD_OUT) & set(FITTED)
-    assert max(abs(error(run, EFFICIENCIES)) for run in HELD_OUT) < 0.10
+    errors = np.array([error(run, EFFICIENCIES) for run in HELD_OUT])
+    assert f"{np.abs(errors).mean():.1%} on average for {len(HELD_OUT)} more" in summary()
+    assert f"the worst {errors[np.abs(errors).argmax()]:+.0%}" in summary()
+    assert np.abs(leave_one_out()).max() < 0.25
+    assert np.abs(errors).mean() < 0.15
+
+
+def test_nine_of_ten_runs_take_as_long_as_likely() -> None:
+    found = [low <= run_time(run) <= high for run in HELD_OUT for low, high in [likely(estimated_time(run))]]
+    assert 0.85 <= np.mean(found) <= 0.95
+
+
+def run_time(run: Run) -> float:
+    return 1 / run.measured
+
+
+def estimated_time(run: Run) -> float:
+    return 1 / predict(run, EFFICIENCIES)
 
 
 def test_the_table_shows_every_run() -> None:
@@ -31,7 +63,7 @@ def test_the_table_shows_every_run() -> None:
 
 def test_shapes_have_their_models_parameters() -> None:
     assert MPT_7B.params == pytest.approx(6.65e9, rel=0.01)
-    assert [round(run.shape.params / 1e9) for run in HELD_OUT if "70B" in run.label] == [69, 69, 71, 65]
+    assert [round(shape.params / 1e9) for shape in (MPT_70B, LLAMA2_70B, LLAMA3_70B)] == [65, 69, 71]
 
 
 def test_the_closed_form_of_a_published_block_is_that_of_the_trace() -> None:
