@@ -42,6 +42,7 @@ from starcoder.training.checkpoint import Saver, damages, newest, read_meta
 from starcoder.training.module import StarCoderModule
 
 Checkpointing = Literal["none", "selective", "full"]
+BYTES_AT_REST = 16  # of a parameter on all devices that share a copy: weight, gradient, AdamW's two states, all fp32
 
 
 def parallelize(
@@ -174,8 +175,8 @@ class ShardedStrategy(ModelParallelStrategy):
         return []
 
     def bytes_at_rest(self, n_params: int) -> float:
-        """What weights, gradients and optimizer states of `n_params` parameters take on each device, all in fp32."""
-        return 16 * n_params / (self.shard_size or self.num_nodes * self.num_processes)
+        """What weights, gradients and optimizer states of `n_params` parameters take on each device."""
+        return BYTES_AT_REST * n_params / (self.shard_size or self.num_nodes * self.num_processes)
 
     @override
     def _configure_launcher(self) -> None:

@@ -54,7 +54,7 @@ def read_job(recipe: Path, nodes: int | None, gpus: int | None) -> Job:
     Raises:
         UserError: when there is no such recipe, or a key of it is missing or cannot be.
     """
-    path = recipe if recipe.suffix else Path("recipes", recipe.name).with_suffix(".yaml")
+    path = Path("recipes", f"{recipe}.yaml") if recipe.name == str(recipe) and not recipe.suffix else recipe
     keys = _read(path)
     model, data, trainer = (_part(path, keys, name) for name in ("model", "data", "trainer"))
     nodes = _count("--nodes", trainer.get("num_nodes", 1) if nodes is None else nodes)

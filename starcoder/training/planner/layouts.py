@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
+from tqdm import tqdm
+
 from starcoder.errors import UserError
-from starcoder.training.parallel import Checkpointing
+from starcoder.training.parallel import BYTES_AT_REST, Checkpointing
 from starcoder.training.planner.calibration import EFFICIENCIES
 from starcoder.training.planner.estimate import Cluster, Step, StepTime, communication, step_time
 from starcoder.training.planner.job import Job
@@ -75,12 +77,6 @@ class Plan:
         return (products + 3 * forward["attention"]) / tokens
 
     @property
-    def hfu(self) -> float:
-        """The same of what the GPU really computes: recomputation, and the half of attention that is not masked."""
-        flops = self.step.total("matmul") + self.step.total("attention") / 2
-        return flops / self.time.total / self.cluster.gpu.flops
-
-    @property
     def sent(self) -> tuple[float, float]:
         """Bytes that one GPU sends in a step inside its node, and between nodes."""
         passes = [
@@ -106,9 +102,9 @@ class Plan:
         return self.gpu_hours * MEAN_POWER * self.cluster.gpu.watts / 1000
 
     @property
-    def tonnes(self) -> float:
-        """Tonnes of CO2e, the data centre's overhead included."""
-        return self.kwh * PUE * KG_PER_KWH / 1000
+    def kg(self) -> float:
+        """Kilograms of CO2e, the data centre's overhead included."""
+        return self.kwh * PUE * KG_PER_KWH
 
 
 def candidates(job: Job) -> list[Layout]:
@@ -153,19 +149,25 @@ def _shard_sizes(job: Job) -> list[int]:
 
 
 def compare(job: Job, cluster: Cluster, layouts: Sequence[Layout]) -> list[Plan]:
-    """Trace every layout, two at a time, and estimate it."""
-    traced = {layout: replace(layout, compile_blocks=False) for layout in layouts}  # compiling changes the time alone
+    """Trace every layout, two at a time, and estimate it; a terminal is told how far it is."""
+    traced = {layout: _measured(layout) for layout in layouts}
     unique = sorted(set(traced.values()))
     workers = min(2, os.cpu_count() or 1, len(unique))
-    n = len(unique)
+    traces: dict[Layout, Trace] = {}
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _ignore_interrupts) as pool:
         try:
-            found = list(pool.map(trace, [job.config] * n, [job.length] * n, unique))
+            futures = {layout: pool.submit(trace, job.config, job.length, layout) for layout in unique}
+            for layout, future in tqdm(futures.items(), "layouts", leave=False, disable=None):
+                traces[layout] = future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    traces = dict(zip(unique, found, strict=True))
     return [estimate(job, cluster, layout, traces[traced[layout]]) for layout in layouts]
+
+
+def _measured(layout: Layout) -> Layout:
+    """What is traced for `layout`: compiling changes the time alone, one micro-batch stands for all but the last."""
+    return replace(layout, compile_blocks=False, accumulation=min(2, layout.accumulation))
 
 
 def _ignore_interrupts() -> None:
@@ -187,7 +189,7 @@ def estimate(job: Job, cluster: Cluster, layout: Layout, phases: Trace) -> Plan:
 
 
 def best(plans: Sequence[Plan]) -> Plan | None:
-    """The fastest that fits; of those as good, one that leaves room, then one with copies on the fewest GPUs.
+    """The fastest that fits; of those as good, one that leaves room, then one with copies on fewer GPUs, then smaller.
 
     Collectives over fewer nodes wait less for slow ones, which the estimate does not know.
     """
@@ -199,7 +201,7 @@ def best(plans: Sequence[Plan]) -> Plan | None:
 
 def _preference(plan: Plan) -> tuple[bool, int, float]:
     tight = plan.needed > ROOMY * plan.cluster.gpu.memory
-    return tight, plan.layout.shard_size, plan.time.total
+    return tight, plan.layout.shard_size, plan.needed
 
 
 def shortage(plans: Sequence[Plan]) -> str:
@@ -216,7 +218,7 @@ def shortage(plans: Sequence[Plan]) -> str:
 
 def _enough(least: Plan) -> int | None:
     """Twice as many GPUs as often as it takes, all sharing one copy: first by arithmetic, then by tracing."""
-    states = 16 * least.job.config.n_params * (1 + FRAGMENTATION)  # fp32 parameters, gradients, AdamW's two states
+    states = (1 + FRAGMENTATION) * BYTES_AT_REST * least.job.config.n_params
     fixed = least.needed - states / least.layout.shard_size
     ranks = 2 * least.cluster.ranks
     while fixed < least.cluster.gpu.memory and ranks <= MOST_GPUS:

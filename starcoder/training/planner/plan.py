@@ -1,6 +1,7 @@
 """`starcoder plan`: does the job fit, how long does it take, what does it cost (paper §5.7), before GPUs are rented."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,14 +10,14 @@ from typing import Any
 from starcoder.errors import UserError
 from starcoder.storage import atomic_file
 from starcoder.training.planner import calibration
-from starcoder.training.planner.calibration import EFFICIENCIES
+from starcoder.training.planner.calibration import EFFICIENCIES, likely
 from starcoder.training.planner.estimate import Cluster
 from starcoder.training.planner.hardware import GPUS
 from starcoder.training.planner.job import read_job
 from starcoder.training.planner.layouts import Plan, best, candidates, compare, shortage
 from starcoder.training.planner.ledger import KINDS
 from starcoder.training.planner.picture import draw
-from starcoder.training.planner.text import describe, recommendation, table
+from starcoder.training.planner.text import assumptions, describe, recommendation, table
 
 
 def plan(
@@ -46,19 +47,22 @@ def plan(
     """
     if gpu not in GPUS:
         raise UserError(f"no GPU {gpu!r}; there are {', '.join(GPUS)}")
-    if network_gbit is not None and network_gbit <= 0:
+    if network_gbit is not None and not 0 < network_gbit < math.inf:
         raise UserError(f"--network_gbit is {network_gbit}: give a number above 0")
     job = read_job(recipe, nodes, gpus)
     network = network_gbit * 1e9 / 8 if network_gbit else GPUS[gpu].node_network
     cluster = Cluster(GPUS[gpu], job.ranks, job.per_node, network)
-    plans = compare(job, cluster, candidates(job))
+    layouts, folder = candidates(job), output / job.name
+    folder.mkdir(parents=True, exist_ok=True)  # what cannot be written is told before the work
+    print(f"{describe(job, cluster)}\n\ntrying {len(layouts)} layouts ...", flush=True)
+    plans = compare(job, cluster, layouts)
     chosen = best(plans)
-    print(f"{describe(job, cluster)}\n\n{table(plans, chosen)}\n")
-    _write(output / job.name, plans, chosen)
+    _write(folder, plans, chosen)
     if chosen is None:
+        print(table(plans, chosen))
         raise UserError(shortage(plans))
-    print(recommendation(chosen))
-    print(f"\n{calibration.summary()}\nwritten: {output / job.name}/plan.png, plan.json")
+    print(f"{recommendation(chosen)}\n\n{table(plans, chosen)}\n\n{assumptions(chosen)}")
+    print(f"\n{calibration.summary()}\nwritten: {folder}/plan.png, plan.json")
 
 
 def _write(folder: Path, plans: Sequence[Plan], chosen: Plan | None) -> None:
@@ -99,9 +103,9 @@ def _row(plan: Plan) -> dict[str, Any]:
         "step_seconds": asdict(plan.time) | {"total": plan.time.total},
         "tokens_per_second_per_gpu": plan.tokens_per_second,
         "mfu": plan.mfu,
-        "hfu": plan.hfu,
         "days": plan.days,
+        "likely_days": likely(plan.days),
         "gpu_hours": plan.gpu_hours,
         "kwh": plan.kwh,
-        "tonnes_co2e": plan.tonnes,
+        "kg_co2e": plan.kg,
     }

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from starcoder.model import StarCoderConfig
-from starcoder.training.planner.calibration import EFFICIENCIES
+from starcoder.training.planner.calibration import EFFICIENCIES, likely
 from starcoder.training.planner.estimate import Cluster
 from starcoder.training.planner.job import Job
 from starcoder.training.planner.layouts import CONTEXT, FRAGMENTATION, KG_PER_KWH, MEAN_POWER, PUE, Plan
@@ -14,10 +14,10 @@ PAPER_TOKENS = 250_000 * 512 * 8192
 PAPER = {"days": (24.0, 26.1), "GPU hours": (320_256.0,), "kWh": (89_672.0,), "t CO2e": (16.68,)}  # §5.6-5.7
 
 _HEAD = (
-    f"{'':16}micro accu- |{' GiB of one GPU at its peak':<44}|{' GB sent a step':<17}|"
-    f"{'step':>6}{'tok/s':>8}{'run':>14}",
+    f"{'':16}micro accu- |{' GiB of one GPU at its peak':<44}|{' GB a GPU sends':<17}|"
+    f"{'step':>6}{'tok/s':>8}{'whole':>14}",
     f"  shard check-   batch mul. |{'param':>6}{'grad':>6}{'opt':>6}{'activ':>6}{'comm':>6}{'needed':>8}{'fits':>5} |"
-    f"{'inside':>8}{'between':>8} |{'s':>6}{'GPU':>8}{'MFU':>6}{'days':>8}",
+    f"{'inside':>8}{'between':>8} |{'s':>6}{'GPU':>8}{'MFU':>6}{'run':>8}",
 )
 
 
@@ -34,8 +34,9 @@ def describe(job: Job, cluster: Cluster) -> str:
 
 
 def table(plans: Sequence[Plan], chosen: Plan | None) -> str:
-    """One line a layout, the recommended one marked with `*`, the recipe's own with `r`."""
-    return "\n".join([*_HEAD, *(_row(plan, chosen) for plan in plans)])
+    """One line a layout."""
+    legend = "* recommended, r the recipe's own; sent in a step, inside nodes and between them"
+    return "\n".join([*_HEAD, *(_row(plan, chosen) for plan in plans), legend])
 
 
 def _row(plan: Plan, chosen: Plan | None) -> str:
@@ -46,20 +47,20 @@ def _row(plan: Plan, chosen: Plan | None) -> str:
     memory = f"{kinds}{plan.needed / GIB:8.1f}{'yes' if plan.fits else 'NO':>5} "
     seconds = plan.time.total
     step = f"{seconds:6.2f}" if seconds < 1000 else f"{seconds:6.0f}"
-    speed = f"{step}{plan.tokens_per_second:8.0f}{plan.mfu:6.1%}{plan.days:8.1f}"
+    speed = f"{step}{plan.tokens_per_second:8.0f}{plan.mfu:6.1%}{_period(plan.days):>8}"
     return f"{how}|{memory}|{inside / GB:8.1f}{between / GB:8.1f} |{speed}"
 
 
 def recommendation(plan: Plan) -> str:
-    """The best layout as lines of a recipe, what the run costs in it, and what this rests on."""
+    """The best layout as lines of a recipe, and what the run costs in it."""
     paper = ["", *_paper(plan)] if _is_the_papers(plan.job) else []
-    return "\n".join([*_lines(plan), "", *_costs(plan), *paper, "", *_assumptions(plan)])
+    return "\n".join([*_lines(plan), "", *_costs(plan), *paper])
 
 
 def _lines(plan: Plan) -> list[str]:
     layout = plan.layout
     return [
-        "recommended (*), as lines of a recipe:",
+        "recommended, as lines of a recipe:",
         "  data:",
         f"    batch_size: {layout.micro_batch}",
         f"    global_batch_size: {plan.job.global_batch}",
@@ -78,17 +79,35 @@ def _lines(plan: Plan) -> list[str]:
 
 def _costs(plan: Plan) -> list[str]:
     shares = ", ".join(f"{name} {share / plan.time.total:.1%}" for name, share in vars(plan.time).items())
+    low, high = (_period(days) for days in likely(plan.days))
     return [
-        f"{_amount(plan.days)} days, {_amount(plan.gpu_hours)} GPU hours, {_amount(plan.kwh)} kWh, "
-        f"{_amount(plan.tonnes)} t CO2e",
-        f"{plan.tokens_per_second:,.0f} tokens/s/GPU, MFU {plan.mfu:.1%}, HFU {plan.hfu:.1%}, "
+        f"{_period(plan.days)} ({low} to {high} in nine of ten published runs), {_amount(plan.gpu_hours)} GPU hours, "
+        f"{_weight(plan.kwh, 'Wh', 'kWh')} in the GPUs, {_weight(plan.kg, 'g', 'kg', 't')} CO2e",
+        f"{plan.tokens_per_second:,.0f} tokens/s/GPU, MFU {plan.mfu:.1%}, "
         f"{plan.flops_per_token / 1e9:,.2f} GFLOP a token (attention's whole square, no recomputation)",
         f"a step of {plan.time.total:.2f} s: {shares}",
     ]
 
 
+def _period(days: float) -> str:
+    for size, unit in ((1.0, "d"), (1 / 24, "h")):
+        if days >= size:
+            return f"{days / size:.1f} {unit}"
+    return f"{days * 1440:.1f} min"
+
+
+def _weight(thousands: float, *units: str) -> str:
+    """A number of thousands in the unit that keeps it short: the first is a thousandth of the second, and so on."""
+    value = 1000 * thousands
+    for unit in units[:-1]:
+        if value < 1000:
+            return f"{_amount(value)} {unit}"
+        value /= 1000
+    return f"{_amount(value)} {units[-1]}"
+
+
 def _amount(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _is_the_papers(job: Job) -> bool:
@@ -97,7 +116,7 @@ def _is_the_papers(job: Job) -> bool:
 
 
 def _paper(plan: Plan) -> list[str]:
-    found = {"days": plan.days, "GPU hours": plan.gpu_hours, "kWh": plan.kwh, "t CO2e": plan.tonnes}
+    found = {"days": plan.days, "GPU hours": plan.gpu_hours, "kWh": plan.kwh, "t CO2e": plan.kg / 1000}
     lines = [
         f"  {name:<10} {found[name]:>12,.2f}   paper {' to '.join(f'{value:,.2f}' for value in values):<16} "
         + " to ".join(f"{found[name] / value - 1:+.0%}" for value in values)
@@ -106,13 +125,14 @@ def _paper(plan: Plan) -> list[str]:
     return ["beside the paper's run on 512 A100-80GB (TP 4 x PP 4 x DP 32, with its interruptions):", *lines]
 
 
-def _assumptions(plan: Plan) -> list[str]:
+def assumptions(plan: Plan) -> str:
+    """What the recommendation rests on."""
     e, gpu = EFFICIENCIES, plan.cluster.gpu
     width = plan.job.config.n_embd
     products = gpu.achieved * width / (width + e.half_width)
     attention = e.attention_hopper if gpu.hopper else e.attention
     network = plan.cluster.network / GB
-    return [
+    lines = [
         "assumptions:",
         f"  of {gpu.flops / 1e12:.0f} TFLOP/s matrix products reach {products:.0%}, attention (flash attention 2) "
         f"{attention:.0%}",
@@ -121,10 +141,12 @@ def _assumptions(plan: Plan) -> list[str]:
         f"  collectives reach {e.link:.0%} of {gpu.link_bandwidth / GB:,.0f} GB/s in a node, {e.network:.0%} of "
         f"{network:,.1f} GB/s between nodes,",
         f"  and slow computing by {e.contention:.0%} of the time that they take in a node",
-        "  computing is bf16; parameters, gradients and AdamW are fp32; flash attention keeps no dropout mask",
+        "  computing is bf16, parameters, gradients and AdamW are fp32; dropout in attention costs nothing",
         "  memory is that of eager blocks, an upper bound for compiled ones",
         f"  needed = peak + {FRAGMENTATION:.0%} of it for fragmentation + {CONTEXT / GIB:.0f} GiB for CUDA and NCCL",
         f"  {MEAN_POWER * gpu.watts:.0f} W a GPU ({MEAN_POWER:.0%} of the board's, as the paper's 280 of 400), "
         f"PUE {PUE}, {KG_PER_KWH} kg CO2e/kWh",
-        "  no interruptions, no waiting for data; slow nodes cost no more than in the published runs, of 8 to 128 GPUs",
+        "  CO2e counts the data centre's overhead (PUE), kWh the GPUs alone, as in the paper",
+        "  no interruptions, no waiting for data; slow nodes cost no more than in the published runs",
     ]
+    return "\n".join(lines)

@@ -67,10 +67,12 @@ def test_what_does_not_fit_is_shown_and_refused(
     [
         ({"gpu": "a100"}, "no GPU 'a100'; there are a100-40gb, a100-80gb"),
         ({"network_gbit": 0}, "--network_gbit is 0: give a number above 0"),
+        ({"network_gbit": float("nan")}, "--network_gbit is nan: give a number above 0"),
+        ({"recipe": Path("/etc")}, "no recipe /etc; "),
         ({"nodes": 0}, "--nodes is 0: give a number of 1 or more"),
         ({"nodes": 3}, "a global batch of 2 sequences cannot be split over 6 GPUs"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_traced(recipe: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        plan(recipe, **options)
+        plan(**{"recipe": recipe} | options)
