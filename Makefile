@@ -16,6 +16,8 @@ RECIPE ?= starcoderbase
 NODES ?=
 GPUS ?=
 GPU ?= a100-80gb
+PRESET ?=
+CONTEXT ?=
 CODE ?=
 MODEL ?= build/smoke/starcoder
 STEPS ?= 100
@@ -51,15 +53,16 @@ $(STAMP): $(LOCK) pyproject.toml
 smoke: $(STAMP) ## train a tiny StarCoder on real code in minutes [SMOKE_MINUTES=5] [DEVICES=1] [FRESH=1]
 	$(BIN)/starcoder smoke --output $(SMOKE_DIR) --minutes $(SMOKE_MINUTES) --devices $(DEVICES) $(if $(FRESH),--fresh true)
 
-plan: $(STAMP) ## memory, time, cost of a run, without a GPU [RECIPE=starcoderbase] [NODES=64] [GPUS=8] [GPU=a100-80gb]
-	$(BIN)/starcoder plan --recipe $(RECIPE) $(if $(NODES),--nodes $(NODES)) $(if $(GPUS),--gpus $(GPUS)) --gpu $(GPU)
+plan: $(STAMP) ## memory, time, cost of a run, without a GPU [RECIPE=starcoderbase] [NODES=64] [GPUS=8] [GPU=a100-80gb] [PRESET=] [CONTEXT=]
+	$(BIN)/starcoder plan --recipe $(RECIPE) $(if $(NODES),--nodes $(NODES)) $(if $(GPUS),--gpus $(GPUS)) --gpu $(GPU) \
+	  $(if $(PRESET),--preset $(PRESET)) $(if $(CONTEXT),--context_length $(CONTEXT))
 
 starcoderbase: ## train by that recipe; also starcoderbase-7b, -3b, -1b, starcoder, santacoder [NODES=1] [GPUS=8]
 $(RUNS): $(STAMP)
 	$(BIN)/starcoder fit --config recipes/$@.yaml \
 	  $(if $(NODES),--trainer.num_nodes $(NODES)) $(if $(GPUS),--trainer.devices $(GPUS))
 
-finetune: $(STAMP) ## go on from MODEL=build/smoke/starcoder on a repository of yours: CODE=path [STEPS=100] [FRESH=1]
+finetune: $(STAMP) ## go on from MODEL=build/smoke/starcoder on a repository of yours: CODE=path [STEPS=100] [CONTEXT=256] [GPUS=1] [FRESH=1]
 	@test -n "$(CODE)" || { echo "name your repository: make finetune CODE=path" >&2; exit 2; }
 	@test $(words $(CODE)) = 1 || { echo "make cannot pass on a path with spaces: make a link to it" >&2; exit 2; }
 	$(if $(FRESH),rm -rf $(FINETUNE_DIR))
@@ -70,7 +73,8 @@ finetune: $(STAMP) ## go on from MODEL=build/smoke/starcoder on a repository of 
 	$(BIN)/starcoder fit --config recipes/finetune.yaml --model.init_from $(MODEL) --data.tokenizer $(MODEL) \
 	  --data.train $(FINETUNE_DIR)/shards/train --data.validation $(FINETUNE_DIR)/shards/validation \
 	  --checkpoint.folder $(FINETUNE_DIR)/checkpoints --trainer.default_root_dir $(FINETUNE_DIR) \
-	  --trainer.logger.init_args.save_dir $(FINETUNE_DIR)/metrics --trainer.max_steps $(STEPS)
+	  --trainer.logger.init_args.save_dir $(FINETUNE_DIR)/metrics --trainer.max_steps $(STEPS) \
+	  $(if $(CONTEXT),--data.context_length $(CONTEXT)) $(if $(GPUS),--trainer.devices $(GPUS))
 	$(BIN)/starcoder export --checkpoint $(FINETUNE_DIR)/checkpoints --tokenizer $(MODEL) --output $(FINETUNE_DIR)/model
 
 test: $(STAMP) ## run the tests

@@ -128,7 +128,8 @@ class ShardedStrategy(ModelParallelStrategy):
     Args:
         shard_size: ranks that share one copy of parameters, gradients and optimizer states; all of them when not given.
             It must divide the number of ranks. GPUs of one node, or a multiple, keep most traffic inside nodes.
-        param_dtype: what parameters are cast to for computing. Gradients are reduced, and weights kept, in fp32.
+        param_dtype: what parameters are cast to for computing; `auto` is bfloat16 on a GPU and float32 on a CPU.
+            Gradients are reduced, and weights kept, in fp32.
         checkpointing: what a block keeps of its forward pass: `none` recomputes nothing, `selective` keeps matrix
             products and attention, `full` its input alone.
         compile_blocks: whether each block is compiled (torch.compile).
@@ -142,7 +143,7 @@ class ShardedStrategy(ModelParallelStrategy):
     def __init__(
         self,
         shard_size: int | None = None,
-        param_dtype: Literal["float32", "bfloat16"] = "float32",
+        param_dtype: Literal["float32", "bfloat16", "auto"] = "float32",
         checkpointing: Checkpointing = "none",
         compile_blocks: bool = False,
         reshard_after_forward: bool = True,
@@ -152,8 +153,8 @@ class ShardedStrategy(ModelParallelStrategy):
         super().__init__(timeout=timedelta(minutes=timeout_minutes))
         self.shard_size = shard_size
         self.reduce_every_batch = reduce_every_batch
-        self.how = {
-            "param_dtype": getattr(torch, param_dtype),
+        self.param_dtype = param_dtype
+        self.how: dict[str, Any] = {
             "checkpointing": checkpointing,
             "compile_blocks": compile_blocks,
             "reshard_after_forward": reshard_after_forward,
@@ -166,6 +167,13 @@ class ShardedStrategy(ModelParallelStrategy):
         if not isinstance(self.lightning_module, StarCoderModule):
             raise UserError("ShardedStrategy shards a StarCoderModule, nothing else")
         return self.lightning_module
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """What parameters are cast to on this device."""
+        if self.param_dtype == "auto":
+            return torch.bfloat16 if self.root_device.type == "cuda" else torch.float32
+        return torch.float32 if self.param_dtype == "float32" else torch.bfloat16
 
     def problems(self) -> list[str]:
         """What cannot be with the Trainer's number of devices; known before any process is started."""
@@ -220,7 +228,7 @@ class ShardedStrategy(ModelParallelStrategy):
         if len(set(resumed)) > 1:
             raise_together([f"ranks find different checkpoints to go on from ({', '.join(set(resumed))}): start again"])
         assert self.module.model is not None
-        parallelize(self.module.model, self.device_mesh, **self.how)
+        parallelize(self.module.model, self.device_mesh, param_dtype=self.compute_dtype, **self.how)
         self.module.model.to_empty(device=self.root_device)
         if trainer.ckpt_path is None:  # otherwise they are read soon
             self.module.init_weights()

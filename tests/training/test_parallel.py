@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.training.checkpoint import read_weights
-from starcoder.training.parallel import Checkpointing, init_alone, parallelize
+from starcoder.training.parallel import Checkpointing, ShardedStrategy, init_alone, parallelize
 from tests.conftest import ROOT, Tiny
 from tests.training.layouts import Steps, run_job, run_jobs
 
@@ -161,6 +161,17 @@ def test_a_skipped_step_leaves_the_weights_as_they_were(tiny: Tiny, tmp_path: Pa
     weights = [name for name in before if name.startswith("model.")]
     assert weights
     assert all(torch.equal(before[name], after[name]) for name in weights)
+
+
+def test_auto_computes_in_what_suits_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, device, expected in (
+        ("auto", "cuda", torch.bfloat16),
+        ("auto", "cpu", torch.float32),
+        ("bfloat16", "cpu", torch.bfloat16),
+        ("float32", "cuda", torch.float32),
+    ):
+        monkeypatch.setattr(ShardedStrategy, "root_device", torch.device(device))
+        assert ShardedStrategy(param_dtype=name).compute_dtype == expected
 
 
 def one_step(checkpointing: Checkpointing) -> tuple[int, list[Tensor]]:

@@ -87,9 +87,10 @@ def test_tokens_are_targets_of_all_micro_batches_and_flops_are_the_models(logged
 
 
 def test_waiting_for_data_is_a_share_of_the_time(logged: Any) -> None:
+    """Three steps of two micro-batches, each 0.1 s late; how long the rest takes is the machine's affair."""
     for row in logged.rows:
-        assert 0.5 < row["data_wait"] <= 1
-        assert row["steps_per_sec"] < 1 / 0.2
+        seconds = 3 / row["steps_per_sec"]
+        assert 0.599 < row["data_wait"] * seconds <= seconds
 
 
 def short_fit(tiny: Tiny, folder: Path, steps: int, **options: Any) -> Trainer:

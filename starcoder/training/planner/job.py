@@ -25,7 +25,8 @@ class Job:
         steps: optimizer steps.
         nodes: machines.
         per_node: GPUs of each.
-        layout: the recipe's own; none where its shard size or its micro-batch do not go with so many GPUs.
+        layout: the recipe's own; none where its shard size or its micro-batch do not go with so many GPUs, or where it
+            does not compute in bf16, which is what is planned.
     """
 
     name: str
@@ -48,8 +49,16 @@ class Job:
         return self.steps * self.global_batch * self.length
 
 
-def read_job(recipe: Path, nodes: int | None, gpus: int | None) -> Job:
+def read_job(
+    recipe: Path,
+    nodes: int | None = None,
+    gpus: int | None = None,
+    preset: str | None = None,
+    context_length: int | None = None,
+) -> Job:
     """What `recipe` (a file, or the name of one in `recipes/`) trains, on `nodes` machines of `gpus` each.
+
+    What is given here stands in for the recipe's own `model.preset` and `data.context_length`.
 
     Raises:
         UserError: when there is no such recipe, or a key of it is missing or cannot be.
@@ -57,6 +66,8 @@ def read_job(recipe: Path, nodes: int | None, gpus: int | None) -> Job:
     path = Path("recipes", f"{recipe}.yaml") if recipe.name == str(recipe) and not recipe.suffix else recipe
     keys = _read(path)
     model, data, trainer = (_part(path, keys, name) for name in ("model", "data", "trainer"))
+    model |= {"preset": preset} if preset else {}
+    data |= {"context_length": context_length} if context_length is not None else {}
     nodes = _count("--nodes", trainer.get("num_nodes", 1) if nodes is None else nodes)
     per_node = _count("--gpus", trainer.get("devices", 1) if gpus is None else gpus)
     ranks = nodes * per_node
@@ -118,7 +129,8 @@ def _layout(path: Path, strategy: Any, ranks: int, micro_batch: int, global_batc
     if checkpointing not in get_args(Checkpointing):
         known = ", ".join(get_args(Checkpointing))
         raise UserError(f"{path}: strategy: checkpointing is {checkpointing!r}, none of {known}")
-    if ranks % shard_size or global_batch % (micro_batch * ranks):
+    in_bf16 = how.get("param_dtype") in ("bfloat16", "auto")
+    if ranks % shard_size or global_batch % (micro_batch * ranks) or not in_bf16:
         return None
     accumulation = global_batch // (micro_batch * ranks)
     return Layout(ranks, shard_size, micro_batch=micro_batch, accumulation=accumulation, **chosen)

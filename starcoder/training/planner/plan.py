@@ -26,6 +26,8 @@ def plan(
     gpus: int | None = None,
     gpu: str = "a100-80gb",
     network_gbit: float | None = None,
+    preset: str | None = None,
+    context_length: int | None = None,
     output: Path = Path("build/plan"),
 ) -> None:
     """Say which layout of a training job fits its GPUs and is fastest, and what the run costs; no GPU is needed.
@@ -40,6 +42,8 @@ def plan(
         gpus: GPUs of a machine; the recipe's `trainer.devices` when not given.
         gpu: kind of GPU, such as a100-80gb or h100-80gb.
         network_gbit: Gbit/s of a machine's network in each direction; what is usual with that GPU when not given.
+        preset: shape of another model than the recipe's, such as starcoderbase-3b.
+        context_length: tokens of a sequence, if not the recipe's.
         output: folder in which a folder of the recipe's name is written.
 
     Raises:
@@ -49,7 +53,7 @@ def plan(
         raise UserError(f"no GPU {gpu!r}; there are {', '.join(GPUS)}")
     if network_gbit is not None and not 0 < network_gbit < math.inf:
         raise UserError(f"--network_gbit is {network_gbit}: give a number above 0")
-    job = read_job(recipe, nodes, gpus)
+    job = read_job(recipe, nodes, gpus, preset, context_length)
     network = network_gbit * 1e9 / 8 if network_gbit else GPUS[gpu].node_network
     cluster = Cluster(GPUS[gpu], job.ranks, job.per_node, network)
     layouts, folder = candidates(job), output / job.name

@@ -19,7 +19,12 @@ RECIPE: dict[str, Any] = {
         "devices": 8,
         "strategy": {
             "class_path": "S",
-            "init_args": {"shard_size": 8, "checkpointing": "full", "compile_blocks": True},
+            "init_args": {
+                "shard_size": 8,
+                "param_dtype": "bfloat16",
+                "checkpointing": "full",
+                "compile_blocks": True,
+            },
         },
     },
 }
@@ -33,7 +38,7 @@ def write(folder: Path, **changes: dict[str, Any] | None) -> Path:
 
 
 def test_a_recipe_tells_everything(tmp_path: Path) -> None:
-    job = read_job(write(tmp_path), None, None)
+    job = read_job(write(tmp_path))
     assert (job.name, job.config.n_layer, job.length, job.global_batch, job.steps) == ("recipe", 24, 4096, 128, 1000)
     assert (job.nodes, job.per_node, job.ranks, job.tokens) == (2, 8, 16, 128 * 4096 * 1000)
     assert job.layout == Layout(16, 8, "full", micro_batch=2, accumulation=4, compile_blocks=True)
@@ -44,9 +49,16 @@ def test_the_command_line_has_the_last_word_on_gpus(tmp_path: Path) -> None:
     assert (job.nodes, job.per_node) == (4, 4)
 
 
+def test_another_model_and_context_may_be_planned_with_the_same_recipe(tmp_path: Path) -> None:
+    job = read_job(write(tmp_path), preset="starcoderbase-3b", context_length=2048)
+    assert (job.config.n_embd, job.length, job.tokens) == (2816, 2048, 128 * 2048 * 1000)
+    with pytest.raises(UserError, match="context_length is 0: give a number of 1 or more"):
+        read_job(write(tmp_path), context_length=0)
+
+
 def test_without_a_global_batch_it_follows_from_the_devices(tmp_path: Path) -> None:
     data, trainer = {"global_batch_size": None}, {"accumulate_grad_batches": 3}
-    job = read_job(write(tmp_path, data=data, trainer=trainer), None, None)
+    job = read_job(write(tmp_path, data=data, trainer=trainer))
     assert job.global_batch == 2 * 16 * 3
 
 
@@ -55,15 +67,22 @@ def test_a_layout_that_does_not_go_with_the_gpus_is_left_out(tmp_path: Path) -> 
     assert read_job(write(tmp_path), 8, 16).layout is None  # 128 sequences in micro-batches of 2 on 128 GPUs
 
 
+def test_a_layout_that_computes_in_fp32_is_left_out(tmp_path: Path) -> None:
+    for dtype, planned in (("float32", False), ("bfloat16", True), ("auto", True)):
+        strategy = {"init_args": {"shard_size": 8, "param_dtype": dtype}}
+        assert (read_job(write(tmp_path, trainer={"strategy": strategy})).layout is not None) == planned
+    assert read_job(write(tmp_path, trainer={"strategy": "auto"})).layout is None
+
+
 def test_a_checkpoint_on_the_hub_is_known_by_its_name(tmp_path: Path) -> None:
     path = write(tmp_path, model={"preset": None, "init_from": "bigcode/starcoderbase-3b"})
-    assert read_job(path, None, None).config.n_embd == 2816
+    assert read_job(path).config.n_embd == 2816
 
 
 def test_a_recipe_may_change_another(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "longer.yaml").write_text("extends: recipe.yaml\ntrainer:\n  max_steps: 2000\n")
-    job = read_job(tmp_path / "longer.yaml", None, None)
+    job = read_job(tmp_path / "longer.yaml")
     assert (job.name, job.steps, job.nodes) == ("longer", 2000, 2)
 
 
@@ -71,9 +90,9 @@ def test_a_recipe_may_be_given_by_name(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "recipes").mkdir()
     write(tmp_path / "recipes")
     monkeypatch.chdir(tmp_path)
-    assert read_job(Path("recipe"), None, None).name == "recipe"
+    assert read_job(Path("recipe")).name == "recipe"
     with pytest.raises(UserError, match=r"no recipe recipes/other.yaml; recipes/ has recipe"):
-        read_job(Path("other"), None, None)
+        read_job(Path("other"))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +114,7 @@ def test_a_recipe_may_be_given_by_name(tmp_path: Path, monkeypatch: pytest.Monke
 )
 def test_a_mistake_is_told_in_one_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as error:
-        read_job(write(tmp_path, **changes), None, None)
+        read_job(write(tmp_path, **changes))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -104,4 +123,4 @@ def test_a_mistake_is_told_in_one_line(tmp_path: Path, changes: dict[str, Any], 
 def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(UserError, match=r"bad.yaml"):
-        read_job(tmp_path / "bad.yaml", None, None)
+        read_job(tmp_path / "bad.yaml")

@@ -13,7 +13,7 @@ from starcoder.training.planner.plan import plan
 RECIPE: dict[str, Any] = {
     "model": {"preset": "smoke", "overrides": {"dropout": 0.1}},
     "data": {"context_length": 256, "batch_size": 1, "global_batch_size": 2},
-    "trainer": {"max_steps": 100, "devices": 2},
+    "trainer": {"max_steps": 100, "devices": 2, "strategy": {"init_args": {"param_dtype": "bfloat16"}}},
 }
 
 
