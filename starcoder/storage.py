@@ -1,5 +1,6 @@
 """Writing so that nobody ever reads half an artefact: write under a temporary name, then rename."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -62,6 +63,12 @@ def replace_folder(source: Path, target: Path) -> None:
         target.rename(old)
     source.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

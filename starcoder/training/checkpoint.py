@@ -4,13 +4,15 @@ A checkpoint is a folder `step-00002500` that any number of ranks can read:
 
     meta.pt             loops, schedule, position in the data, shape of the model; written first
     __0_0.distcp, …     each rank's slices of weights and optimizer states
-    .metadata           which slice lies where; written last: without it there is no checkpoint
+    .metadata           which slice lies where
+    complete            checksum of .metadata; written last: without it there is no checkpoint
 
 Tensors are copied to the host, then written in the background while training goes on; only the next save waits.
 """
 
 import io
 import shutil
+import sys
 import warnings
 from concurrent.futures import Future
 from datetime import timedelta
@@ -23,18 +25,20 @@ import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer, callbacks
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
+from torch.distributed.checkpoint.storage import WriteResult
 from typing_extensions import override
 
-from starcoder.distributed import raise_together
+from starcoder.distributed import mean_over_ranks, raise_together
 from starcoder.errors import UserError, one_line
-from starcoder.storage import atomic_file
+from starcoder.storage import atomic_file, sha256
 
 _META = "meta.pt"
-_COMPLETE = ".metadata"
+_INDEX = ".metadata"
+_COMPLETE = "complete"
 _PREFIX = "step-"
 _BYTES_PER_PARAMETER = 12
 """The fp32 weight and AdamW's two moments."""
@@ -50,30 +54,48 @@ class Saver:
 
     def begin(self, tensors: dict[str, Any], meta: dict[str, Any], path: Path) -> None:
         """Wait for the save before, copy `tensors` to the host, and write them and `meta` to `path` from now on."""
-        self.wait()
+        raise_together(self.wait())
         if self._group is None:  # its collectives must not come between those of training
             self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=self._timeout))
         raise_together(_write_meta(meta, path / _META) if dist.get_rank() == 0 else [])
-        saving = async_save(tensors, checkpoint_id=path, process_group=self._group)
+        saving = async_save(tensors, storage_writer=_Writer(path), process_group=self._group)
         assert isinstance(saving, Future)
         self._pending, self._path = saving, path
 
-    def wait(self) -> None:
-        """Return when nothing is being written.
+    @property
+    def pending(self) -> bool:
+        """Whether a save has begun for which nobody has waited; the same on every rank."""
+        return self._pending is not None
 
-        Raises:
-            UserError: when what was being written could not be; nothing of it is left.
-        """
+    @property
+    def failed(self) -> bool:
+        """Whether this rank knows already that it cannot be written."""
+        return self._pending is not None and self._pending.done() and self._pending.exception() is not None
+
+    def wait(self) -> list[str]:
+        """Return when nothing is being written: what went wrong, on every rank; nothing of that checkpoint is left."""
         if self._pending is None:
-            return
+            return []
         pending, self._pending = self._pending, None
         try:
             pending.result()
         except CheckpointException as error:
-            free = shutil.disk_usage(self._path).free / 1e9
-            shutil.rmtree(self._path, ignore_errors=True)
+            free = shutil.disk_usage(_existing(self._path)).free / 1e9
+            if dist.get_rank() == 0:
+                shutil.rmtree(self._path, ignore_errors=True)
             reason = str(error).strip().splitlines()[-1]
-            raise UserError(f"cannot write {self._path}, with {free:.3g} GB free on its disk: {reason}") from None
+            return [f"cannot write {self._path}, with {free:.3g} GB free on its disk: {reason}"]
+        return []
+
+
+class _Writer(FileSystemWriter):
+    """Seals what all ranks have written."""
+
+    @override
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        super().finish(metadata, results)
+        with atomic_file(Path(self.path, _COMPLETE)) as partial:
+            partial.write_text(sha256(Path(self.path, _INDEX)))
 
 
 class Checkpoint(callbacks.Checkpoint):
@@ -95,7 +117,7 @@ class Checkpoint(callbacks.Checkpoint):
         self.folder = Path(folder)
         self.every_n_steps = every_n_steps
         self.keep = keep
-        self._saved_step = -1
+        self._saved_step = self._asked_step = -1
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -106,7 +128,7 @@ class Checkpoint(callbacks.Checkpoint):
         """
         self._saved_step = trainer.global_step
         parameters = sum(parameter.numel() for parameter in pl_module.parameters())
-        raise_together(self._problems(trainer, parameters))
+        raise_together(self._problems(trainer, parameters) if trainer.is_global_zero else [])
 
     def _problems(self, trainer: Trainer, parameters: int) -> list[str]:
         found = complete(self.folder)
@@ -117,6 +139,7 @@ class Checkpoint(callbacks.Checkpoint):
                 f"{self.folder} holds later checkpoints than step {trainer.global_step}: remove {', '.join(later)}"
                 " to go on from there, or name another folder"
             ]
+        self._remove_but(found)
         size = _BYTES_PER_PARAMETER * parameters
         free, more = shutil.disk_usage(_existing(self.folder)).free, self.keep + 1 - len(found)
         if free < more * size:
@@ -129,14 +152,23 @@ class Checkpoint(callbacks.Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        if trainer.global_step % self.every_n_steps == 0:
+        if trainer.global_step % self.every_n_steps == 0 or self._failed(trainer):
             self.save(trainer)
+
+    def _failed(self, trainer: Any) -> bool:
+        """Whether the last save has failed; asked at the steps that are logged, where the host waits anyhow."""
+        step, saver = trainer.global_step, _saver(trainer)
+        if step == self._asked_step or step % trainer.log_every_n_steps or not saver.pending:
+            return False
+        self._asked_step = step
+        failed = torch.tensor(float(saver.failed), device=trainer.strategy.root_device)
+        return bool(mean_over_ranks(failed) > 0)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the final weights also when the last step is no multiple of `every_n_steps`."""
         self.save(trainer)
-        _saver(trainer).wait()
+        self._settle(trainer)
         self._remove_old(trainer)
         trainer.strategy.barrier()  # a rank that leaves early may take the others with it
 
@@ -144,17 +176,35 @@ class Checkpoint(callbacks.Checkpoint):
         """Begin to save this step, unless it is saved, once the one before is complete; then remove what is too old."""
         if self._saved_step == trainer.global_step:
             return
+        self._settle(trainer)
+        if self._saved_step != trainer.global_step:
+            self._begin(trainer)
+
+    def _settle(self, trainer: Trainer) -> None:
+        """Wait for the save before. What could not be written is tried once more, with the weights of this step.
+
+        Raises:
+            UserError: when that fails too.
+        """
+        if problems := _saver(trainer).wait():
+            if trainer.is_global_zero:
+                print(f"starcoder: {problems[0]}; trying again", file=sys.stderr, flush=True)
+            self._begin(trainer)
+            raise_together(_saver(trainer).wait())
+
+    def _begin(self, trainer: Trainer) -> None:
         self._saved_step = trainer.global_step
-        _saver(trainer).wait()
         self._remove_old(trainer)
         trainer.save_checkpoint(self.folder / f"{_PREFIX}{trainer.global_step:08d}", weights_only=False)
 
     def _remove_old(self, trainer: Trainer) -> None:
         """Remove all but the newest, and what was never completed; only while nothing is being written."""
         if trainer.is_global_zero:
-            keep = complete(self.folder)[-self.keep :]
-            for path in set(self.folder.glob(f"{_PREFIX}*")) - set(keep):
-                shutil.rmtree(path)
+            self._remove_but(complete(self.folder)[-self.keep :])
+
+    def _remove_but(self, kept: list[Path]) -> None:
+        for path in set(self.folder.glob(f"{_PREFIX}*")) - set(kept):
+            shutil.rmtree(path)
 
 
 def _saver(trainer: Trainer) -> Saver:
@@ -243,9 +293,11 @@ def _write_meta(meta: dict[str, Any], path: Path) -> list[str]:
 
 def _read_metadata(path: Path) -> Metadata:
     try:
+        if sha256(path / _INDEX) != (path / _COMPLETE).read_text():
+            raise ValueError("wrong checksum")
         return FileSystemReader(path).read_metadata()
     except Exception as error:
-        raise UserError(_damaged(path / _COMPLETE, error)) from None
+        raise UserError(_damaged(path / _INDEX, error)) from None
 
 
 def _check_item(path: Path, offset: int, length: int) -> None:

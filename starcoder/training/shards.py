@@ -31,9 +31,9 @@ from tqdm import tqdm
 
 from starcoder.corpus.document import Document, read_documents
 from starcoder.errors import UserError
-from starcoder.storage import atomic_folder
+from starcoder.storage import atomic_folder, sha256
 from starcoder.tokenizer import Sentinel, Tokenizer, load
-from starcoder.training.stream import Chunk, ShardsMetadata, sha256
+from starcoder.training.stream import Chunk, ShardsMetadata
 
 METADATA_RATE = 0.2
 """Probability of each metadata field (paper §5.1)."""

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from starcoder.errors import UserError, one_line
+from starcoder.storage import sha256
 from starcoder.tokenizer import Tokenizer
 
 SHUFFLED_CHUNKS = 16
@@ -198,12 +199,6 @@ def _check_files(folder: Path, metadata: ShardsMetadata) -> None:
             raise UserError(f"{path} is damaged: {size:,} of {chunk.size:,} bytes; make the shards again")
         if hashed and sha256(path) != chunk.sha256:
             raise UserError(f"{path} is damaged: its hash is wrong; make the shards again")
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def import_litdata() -> Any:

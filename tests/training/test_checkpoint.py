@@ -2,17 +2,20 @@
 
 import random
 import shutil
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from lightning.pytorch import Trainer
+from torch.distributed.checkpoint import FileSystemWriter
 
 from starcoder.errors import UserError
-from starcoder.training.checkpoint import Checkpoint, complete, damages, newest, read_meta, read_weights
+from starcoder.storage import sha256
+from starcoder.training.checkpoint import Checkpoint, Saver, complete, damages, newest, read_meta, read_weights
 from starcoder.training.data import TokenDataModule
 from starcoder.training.module import StarCoderModule, load_trained
 from starcoder.training.parallel import ShardedStrategy
@@ -22,7 +25,13 @@ SHAPE = {"n_layer": 1, "n_head": 2, "n_embd": 16, "vocab_size": VOCAB_SIZE, "con
 
 
 def fit(
-    tiny: Tiny, folder: Path, steps: int, ckpt_path: Path | None = None, shape: dict[str, int] = SHAPE, **changes: Any
+    tiny: Tiny,
+    folder: Path,
+    steps: int,
+    ckpt_path: Path | None = None,
+    shape: dict[str, int] = SHAPE,
+    keep: int = 2,
+    **changes: Any,
 ) -> Trainer:
     trainer = Trainer(
         accelerator="cpu",
@@ -31,7 +40,7 @@ def fit(
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[Checkpoint(str(folder), every_n_steps=2, keep=2)],
+        callbacks=[Checkpoint(str(folder), every_n_steps=2, keep=keep)],
     )
     data = TokenDataModule(tiny.train, tiny.tokenizer, context_length=32)
     trainer.fit(StarCoderModule("smoke", shape, **changes), data, ckpt_path=ckpt_path)
@@ -61,7 +70,7 @@ def test_the_newest_stay_and_the_last_step_is_saved(trained: Path) -> None:
 
 def test_what_was_not_written_to_its_end_does_not_count_and_goes(tiny: Tiny, folder: Path) -> None:
     shutil.copytree(folder / "step-00000007", folder / "step-00000009")
-    (folder / "step-00000009" / ".metadata").unlink()
+    (folder / "step-00000009" / "complete").unlink()
     assert newest(folder) == folder / "step-00000007"
     with pytest.raises(UserError, match="no checkpoint that was written to its end"):
         read_meta(folder / "step-00000009")
@@ -105,7 +114,17 @@ def test_single_bits_anywhere_in_a_file_are_told(folder: Path) -> None:
             assert all(torch.equal(tensor, expected[name]) for name, tensor in read_weights(path.parent).items())
 
 
-@pytest.mark.parametrize("name", ["meta.pt", ".metadata", "__0_0.distcp"])
+def test_single_bits_anywhere_in_the_index_are_told(folder: Path) -> None:
+    path = folder / "step-00000007" / ".metadata"
+    content, moments = path.read_bytes(), random.Random(0)
+    for _ in range(60):
+        damaged = bytearray(content)
+        damaged[moments.randrange(len(content))] ^= 1 << moments.randrange(8)
+        path.write_bytes(damaged)
+        assert "damaged" in damages(path.parent)[0]
+
+
+@pytest.mark.parametrize("name", ["meta.pt", ".metadata", "complete", "__0_0.distcp"])
 @pytest.mark.parametrize("damage", ["truncated", "missing", "flipped"])
 def test_damage_is_one_line(tiny: Tiny, folder: Path, name: str, damage: str) -> None:
     path = folder / "step-00000007" / name
@@ -136,6 +155,7 @@ def test_a_foreign_checkpoint_has_no_model_for_us(tmp_path: Path) -> None:
     folder = tmp_path / "step-00000001"
     dcp.save({"state_dict": {"weight": torch.zeros(1)}}, checkpoint_id=folder, no_dist=True)
     torch.save({}, folder / "meta.pt")
+    (folder / "complete").write_text(sha256(folder / ".metadata"))
     with pytest.raises(UserError, match="no checkpoint of this kit"):
         load_trained(folder)
     with pytest.raises(UserError, match="there is no checkpoint in"):
@@ -151,12 +171,59 @@ def test_a_disk_too_small_for_the_checkpoints_is_told_before_training(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_torn_checkpoint_makes_room_before_it_is_measured(
+    tiny: Tiny, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder / "step-00000007", folder / "step-00000009")
+    (folder / "step-00000009" / "complete").unlink()
+    free = {True: 0, False: 10**9}
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: SimpleNamespace(free=free[(folder / "step-00000009").exists()])
+    )
+    fit(tiny, folder, 8, newest(folder))
+    assert newest(folder) == folder / "step-00000008"
+
+
+@pytest.mark.parametrize(("steps", "saved"), [(8, [4, 6, 8]), (2, [2])])
+def test_a_save_that_fails_is_tried_again_with_the_next_weights(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, saved: list[int]
+) -> None:
+    """The disk stumbles once, in the background; what fails at the end of training is tried again too."""
+    write, stumbles = FileSystemWriter.write_data, iter([True])
+
+    def stumble(*args: Any) -> Any:
+        if next(stumbles, False):
+            raise OSError("the disk stumbled")
+        return write(*args)
+
+    monkeypatch.setattr(FileSystemWriter, "write_data", stumble)
+    fit(tiny, tmp_path, steps, keep=9)
+    assert [path.name for path in complete(tmp_path)] == [f"step-{step:08d}" for step in saved]
+    assert len(list(tmp_path.iterdir())) == len(saved)
+    assert not damages(tmp_path / f"step-{steps:08d}")
+
+
+def test_a_save_that_failed_is_noticed_when_a_step_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer: Any = SimpleNamespace(
+        global_step=1, log_every_n_steps=5, strategy=SimpleNamespace(saver=Saver(), root_device=torch.device("cpu"))
+    )
+    saves: list[int] = []
+    failing = Checkpoint(str(tmp_path), every_n_steps=100)
+    monkeypatch.setattr(failing, "save", lambda trainer: saves.append(trainer.global_step))
+    trainer.strategy.saver._pending = Future()
+    trainer.strategy.saver._pending.set_exception(OSError())
+    for step in (1, 4, 5, 5, 6):
+        trainer.global_step = step
+        failing.on_train_batch_end(trainer, cast(Any, None), None, None, 0)
+    assert saves == [5]
+
+
 def test_a_disk_that_fills_up_leaves_the_checkpoint_before(
     tiny: Tiny, tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk of 64 KB: the first checkpoint would take 100."""
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1e9))
-    with pytest.raises(UserError, match=r"cannot write .*step-00000002, with .* GB free on its disk") as error:
+    with pytest.raises(UserError, match=r"cannot write .*step-0000000\d, with .* GB free on its disk") as error:
         fit(tiny, small_disk / "run", 4)
     assert "\n" not in str(error.value)
     assert newest(small_disk / "run") is None
