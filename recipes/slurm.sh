@@ -9,7 +9,8 @@
 #SBATCH --cpus-per-task=8          # the process, its data workers, and the thread that writes checkpoints
 #SBATCH --exclusive
 #SBATCH --time=1-00:00:00          # shorter than the run: it requeues itself
-#SBATCH --signal=USR1@300          # five minutes before the end every process is told; of a preemption by SIGTERM
+#SBATCH --signal=USR1@300          # five minutes before the end every process is told; of a preemption by SIGTERM. It must
+                                   # cover a step and a save: on 2 nodes a step of starcoderbase alone takes 2.5 minutes
 #SBATCH --requeue                  # Slurm may start it again after a node has failed
 #SBATCH --open-mode=append         # logs of all starts, one after the other
 #SBATCH --output=slurm-%j.log      # this script; the processes have a log a node, see srun

@@ -47,14 +47,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a short smoke run has just ended: `build/smoke` with a corpus of 4 MB, and the recipes.
+    """A folder in which a short smoke run has ended, sharded over two processes: `build/smoke` with 4 MB of corpus.
 
     It has a HOME of its own, in which nothing must appear.
     """
     root = tmp_path_factory.mktemp("checkout")
     (root / "recipes").symlink_to(ROOT / "recipes")
     (root / "home").mkdir()
-    starcoder(root, "smoke", "--steps", "40", "--max_bytes", "4000000", check=True)
+    starcoder(root, "smoke", "--steps", "40", "--max_bytes", "4000000", "--devices", "2", check=True)
     return root
 
 
@@ -80,7 +80,9 @@ def start(folder: Path, *args: str) -> subprocess.Popen[str]:
     if (folder / "home").is_dir():
         environment["HOME"] = str(folder / "home")
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
 
 
 def starcoder(folder: Path, *args: str, timeout: float = 300, check: bool = False) -> subprocess.CompletedProcess[str]:

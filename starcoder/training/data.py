@@ -7,6 +7,7 @@ take them in micro-batches of R·B windows, of which rank r has the B from r·B 
 Shapes: B micro-batch of one rank, T tokens.
 """
 
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -119,7 +120,7 @@ class TrainingLoader:
 
     def __iter__(self) -> Iterator[Tensor]:
         """Go on from the position, read at the first `next`: Lightning makes iterators that it never uses."""
-        if self.position.windows >= len(self) * self.windows_per_batch:
+        if self.position.windows + self.windows_per_step > len(self) * self.windows_per_batch:
             self.position.epoch += 1
             self.position.windows = 0
         batches = iter(
@@ -128,6 +129,7 @@ class TrainingLoader:
                 batch_sampler=self._keys(self.position.epoch, self.position.windows),
                 collate_fn=_stack,
                 num_workers=self.num_workers,
+                worker_init_fn=_outlive_signals,
                 pin_memory=torch.cuda.is_available(),
                 generator=torch.Generator(),  # leaves the global one as a resumed run will find it
             )
@@ -153,9 +155,18 @@ class TrainingLoader:
     def _keys(self, epoch: int, start: int) -> Iterator[list[tuple[int, int]]]:
         order = window_order(self.chunk_windows, self.seed, epoch, start)
         first, end = self.rank * self.batch_size, len(self) * self.windows_per_batch
-        for _ in range(start, end, self.windows_per_batch):
+        for _ in range((end - start) // self.windows_per_step * self.accumulation):
             batch = list(islice(order, self.windows_per_batch))
             yield [(epoch, index) for index in batch[first : first + self.batch_size]]
+
+
+def _outlive_signals(_worker: int) -> None:
+    """Let a worker go on when its whole group is told to stop: training needs it to end its step and save.
+
+    The first SIGTERM passes by, the second ends it, so that DataLoader can still end what does not leave by itself.
+    """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def _stack(samples: list[tuple[int, Window]]) -> Tensor:
@@ -310,6 +321,7 @@ class TokenDataModule(LightningDataModule):
             Windows(self._shards["validation"], self.context_length + 1),
             self.batch_size,
             num_workers=self.num_workers,
+            worker_init_fn=_outlive_signals,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),
         )
@@ -326,10 +338,15 @@ class TokenDataModule(LightningDataModule):
         """
         if "train" not in self._shards:  # validation alone has no position
             return
-        state = dict(state_dict)
-        if state.pop("shards") != self._shards["train"].digest:
-            raise UserError(f"the checkpoint is of a run on other token shards than {self.train}: start anew elsewhere")
-        vars(self.position).update(state)
+        if problems := self.differences({type(self).__qualname__: state_dict}):
+            raise UserError(problems[0])
+        vars(self.position).update({name: state_dict[name] for name in vars(self.position)})
+
+    def differences(self, checkpoint: dict[str, Any]) -> list[str]:
+        """What forbids to go on from the position in `checkpoint` in this data."""
+        if checkpoint.get(type(self).__qualname__, {}).get("shards") == self._shards["train"].digest:
+            return []
+        return [f"the checkpoint is of a run on other token shards than {self.train}: start anew elsewhere"]
 
     def _ranks(self) -> dict[str, int]:
         """This process, and the number of those that split a batch, in Lightning's words."""

@@ -1,6 +1,7 @@
 """A run that is told to stop saves first, all ranks at the same step, and its exit code says that it can go on."""
 
 import signal
+import time
 from types import FrameType
 from typing import Any
 
@@ -15,13 +16,15 @@ from starcoder.training.checkpoint import Checkpoint
 EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h, given by rank 0: start the same command again."""
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_ASK_SECONDS = 10.0
 
 
 class Preemption(Callback):
     """Ends training after SIGTERM or SIGUSR1, on whichever rank it arrives.
 
-    Ranks ask each other at the steps that are logged, where the host waits for the device anyhow. Lightning's own way
-    makes it wait at every micro-batch, hears rank 0 alone, and communicates inside the signal's handler.
+    Ranks ask each other every ten seconds, after each step when steps are longer, and as often as steps are logged when
+    they are short: asking makes the host wait for the device. Lightning's own way makes it wait at every micro-batch,
+    hears rank 0 alone, and communicates inside the signal's handler.
     """
 
     def __init__(self) -> None:
@@ -44,24 +47,33 @@ class Preemption(Callback):
             signal.signal(number, self._hear)
         loop: Any = trainer.fit_loop.epoch_loop
         loop._broadcast_sigterm_tensor = _ask_nobody
-        self.asked_step = trainer.global_step
+        self.asked = (trainer.global_step, time.monotonic())
+        self.next_step = trainer.global_step + 1
 
     @override
     def on_train_batch_end(
         self, trainer: Any, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        if step == self.asked_step or step % trainer.log_every_n_steps:
+        if trainer.global_step < self.next_step:
             return
-        self.asked_step = step
-        told = torch.tensor(float(self.told), device=trainer.strategy.root_device)
-        self.stopped = bool(mean_over_ranks(told) > 0)
+        told, pace = self._ask(trainer)
+        self.next_step = trainer.global_step + max(1, min(int(_ASK_SECONDS / pace), trainer.log_every_n_steps))
+        self.stopped = told > 0
         if self.stopped:
             trainer.should_stop = True
             trainer.limit_val_batches = 0  # there is no time for the validation with which Lightning ends
             for callback in trainer.callbacks:
                 if isinstance(callback, Checkpoint):
                     callback.save(trainer)
+
+    def _ask(self, trainer: Trainer) -> tuple[float, float]:
+        """Which share of the ranks was told to stop, and seconds of a step since the last time; all hear the same."""
+        now, (step, then) = time.monotonic(), self.asked
+        self.asked = (trainer.global_step, now)
+        pace = (now - then) / (trainer.global_step - step)
+        answers = torch.tensor([float(self.told), pace], device=trainer.strategy.root_device)
+        told, pace = mean_over_ranks(answers).tolist()
+        return told, pace
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self.told = True

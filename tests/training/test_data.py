@@ -237,6 +237,15 @@ class TestOtherRanks:
         first = list(chain(*steps[:per_epoch]))
         assert len(set(first)) == len(first) == per_epoch * BATCH
 
+    @pytest.mark.parametrize("left", [3, 6])
+    def test_another_global_batch_ends_the_epoch_on_every_rank_alike(self, tiny: Tiny, shards: Path, left: int) -> None:
+        """What is left of the epoch when the global batch changes need not be whole steps: the rest is left out."""
+        windows = sum(open_shards(shards).windows(LENGTH))
+        state: dict[str, Any] = {"epoch": 0, "windows": windows // 4 * 4 - left}
+        steps = ids_of_steps(tiny, shards, state, 2, 2, 1, 3)
+        assert [len(ids) for ids in steps] == [4, 4, 4]
+        assert state == {"epoch": 1, "windows": 4 * (3 - left // 4)}
+
     def test_micro_batches_follow_from_the_global_batch(self, tiny: Tiny, shards: Path) -> None:
         module = data(tiny, shards, batch_size=2, global_batch_size=4, validation=shards)
         fitted = fit(module, 3, val_check_interval=2, check_val_every_n_epoch=None, num_sanity_val_steps=0)

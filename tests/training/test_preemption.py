@@ -56,6 +56,7 @@ def test_the_command_says_by_its_exit_code_that_it_can_go_on(tiny: Tiny, tmp_pat
             "data.context_length": SHAPE["context_length"],
             "model.overrides": json.dumps(SHAPE),
             "model.decay_steps": 1000,
+            "data.num_workers": 1,
             "trainer.max_steps": steps,
             "trainer.log_every_n_steps": 1,
             "trainer.logger.init_args.save_dir": tmp_path / name / "metrics",
@@ -74,7 +75,9 @@ def test_the_command_says_by_its_exit_code_that_it_can_go_on(tiny: Tiny, tmp_pat
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        process.send_signal(signal.SIGUSR1)
+        os.killpg(
+            process.pid, signal.SIGTERM
+        )  # as Slurm and torchrun do: the processes that prepare batches hear it too
         _, errors = process.communicate(timeout=60)
     assert process.returncode == EXIT_CODE, errors
     last = newest(tmp_path / "told/checkpoints")
