@@ -12,8 +12,8 @@ class StepGuard(nn.Module):
     """Remembers loss and gradient norm of the last steps; its memory is part of every checkpoint.
 
     Args:
-        deviations: a step is skipped when either value lies more than this many standard deviations above the mean of
-            the last `window` steps; 0 skips only what is not finite.
+        deviations: a step is skipped when either value lies more than this many standard deviations (of a hundredth
+            of the mean at least) above the mean of the last `window` steps; 0 skips only what is not finite.
         window: steps that are remembered; until there are so many, only what is not finite is skipped.
     """
 
@@ -33,15 +33,19 @@ class StepGuard(nn.Module):
     def forward(self, loss: Tensor, norm: Tensor) -> Tensor:
         """Whether to skip the step with this loss and gradient norm: a scalar, 1.0 or 0.0, on their device.
 
-        Outliers enter the history too, so that a lasting change of level is accepted once it has widened the spread.
+        Outliers enter the history too, cut to the limit: one of any size moves it little, and a lasting change of level
+        is accepted once it has widened the spread.
         """
         values = torch.stack([loss.float(), norm.float()])  # (2,)
         finite = values.isfinite().all()
-        limit = self.history.mean(0) + self.deviations * self.history.std(0)  # (2,)
-        outlier = (values > limit).any() & (self.seen >= self.window).squeeze() & (self.deviations > 0)
+        mean = self.history.mean(0)  # (2,)
+        limit = mean + self.deviations * self.history.std(0).maximum(mean.abs() / 100)  # (2,)
+        judging = (self.seen >= self.window) & (self.deviations > 0)  # (1,)
+        outlier = ((values > limit) & judging).any()
         skip = ~finite | outlier
         slot = self.seen % self.window
-        self.history.index_copy_(0, slot, values.where(finite, self.history[slot].squeeze(0)).unsqueeze(0))
+        kept = values.minimum(limit).where(judging, values).where(finite, self.history[slot].squeeze(0))  # (2,)
+        self.history.index_copy_(0, slot, kept.unsqueeze(0))
         self.seen += finite
         self.skipped += skip
         return skip.float()

@@ -39,18 +39,34 @@ def test_a_spike_is_skipped_a_drop_is_not(loss: float, norm: float, skipped: boo
 
 def test_the_limit_is_mean_plus_deviations_over_the_window() -> None:
     guard = trained()
-    losses = guard.history[:, 0]
-    limit = float(losses.mean() + 6 * losses.std())
-    assert not judge(guard, limit - 1e-4, 1.0)
+    norms = guard.history[:, 1]
+    limit = float(norms.mean() + 6 * norms.std())
+    assert not judge(guard, 2.0, limit - 1e-4)
     guard = trained()
-    assert judge(guard, limit + 1e-4, 1.0)
+    assert judge(guard, 2.0, limit + 1e-4)
 
 
-def test_a_lasting_change_is_accepted_in_the_end() -> None:
+def test_a_steady_history_leaves_room_for_six_hundredths() -> None:
+    guard = StepGuard(window=16)
+    assert not any(judge(guard, 2.0, 1.0) for _ in range(16))
+    assert not judge(guard, 2.0, 1.05)
+    assert judge(guard, 2.0, 1.2)
+
+
+@pytest.mark.parametrize("level", [2.0, 10.0, 1e3])
+def test_a_lasting_change_is_accepted_in_the_end(level: float) -> None:
     guard = trained()
-    verdicts = [judge(guard, 4.0, 1.0) for _ in range(16)]
+    verdicts = [judge(guard, 2.0, level) for _ in range(32)]
     assert verdicts[0]
-    assert not verdicts[-1]
+    assert not any(verdicts[16:])
+
+
+@pytest.mark.parametrize("spike", [10.0, 1e3, 1e20])
+def test_one_spike_does_not_hide_the_next(spike: float) -> None:
+    guard = trained()
+    assert judge(guard, 2.0, spike)
+    assert not judge(guard, 2.0, 1.0)
+    assert judge(guard, 2.0, 5.0)
 
 
 def test_nothing_is_an_outlier_before_there_is_a_history() -> None:
