@@ -14,6 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from starcoder.errors import UserError, one_line
+from starcoder.model import StarCoderConfig
 from starcoder.training.checkpoint import Checkpoint, newest, read_meta
 from starcoder.training.data import TokenDataModule
 from starcoder.training.module import StarCoderModule
@@ -119,7 +120,8 @@ def _problems(
     strategy = trainer.strategy
     if not isinstance(strategy, ShardedStrategy):
         return ["trainer.strategy must be a starcoder.training.parallel.ShardedStrategy: only that saves checkpoints"]
-    problems = data.problems(trainer.num_nodes * trainer.num_devices) + strategy.problems()
+    training = stage == "fit"
+    problems = strategy.problems() + (data.problems(trainer.num_nodes * trainer.num_devices) if training else [])
     if trainer.gradient_clip_algorithm not in (None, "norm"):
         problems.append(
             f"trainer.gradient_clip_algorithm is {trainer.gradient_clip_algorithm}: only the norm is clipped"
@@ -127,25 +129,30 @@ def _problems(
     if data.global_batch_size is not None and trainer.accumulate_grad_batches != 1:
         problems.append("trainer.accumulate_grad_batches follows from data.global_batch_size: give one of them")
     if not strategy.problems():
-        problems += _shortage(strategy, module.config.n_params)
+        problems += _shortage(strategy, module.config, data, training)
     try:
         data.check(stage)
         problems += module.misfits(data)
-        problems += module.differences(read_meta(Path(ckpt_path)), data) if ckpt_path else []
+        if ckpt_path:
+            meta = read_meta(Path(ckpt_path))
+            problems += module.differences(meta, data) + (data.differences(meta) if training else [])
     except UserError as error:
         problems.append(str(error))
     return problems
 
 
-def _shortage(strategy: ShardedStrategy, n_params: int) -> list[str]:
-    needed, there = strategy.bytes_at_rest(n_params), _memory(strategy.root_device)
+def _shortage(strategy: ShardedStrategy, config: StarCoderConfig, data: TokenDataModule, training: bool) -> list[str]:
+    needed, there = 4 * strategy.share(config.n_params), _memory(strategy.root_device)
+    if training:
+        needed = strategy.least_memory(config, data.batch_size * data.context_length)
     if strategy.root_device.type == "cpu":  # its processes share what there is
         there //= strategy.num_processes
     if needed <= there:
         return []
     return [
-        f"weights, gradients and optimizer states take {needed / 1e9:,.0f} GB on each of {strategy.num_processes} "
-        f"devices, which have {there / 1e9:,.0f} GB: `starcoder plan` tells what does"
+        f"weights{', optimizer states, gradients and activations' if training else ''} take at least "
+        f"{needed / 1e9:,.0f} GB on each of {strategy.num_processes} devices, which have {there / 1e9:,.0f} GB: "
+        "`starcoder plan` tells what does"
     ]
 
 

@@ -37,7 +37,7 @@ from typing_extensions import override
 
 from starcoder.distributed import raise_together
 from starcoder.errors import UserError
-from starcoder.model import StarCoder
+from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.training.checkpoint import Saver, damages, newest, read_meta
 from starcoder.training.module import StarCoderModule
 
@@ -113,6 +113,14 @@ _KEPT = _kept_operations()
 _KEEP_PRODUCTS = partial(create_selective_checkpoint_contexts, _keep)
 
 
+def activation_bytes(config: StarCoderConfig, tokens: int, checkpointing: Checkpointing, dtype: torch.dtype) -> int:
+    """What all blocks together keep of a forward pass over `tokens` tokens until their backward pass."""
+    c, f, d = config.n_embd, config.inner, config.head_size
+    values = {"none": 6 * c + 2 * d + 2 * f, "selective": 5 * c + 2 * d + f, "full": c}[checkpointing]
+    masks = 2 * c if config.dropout and checkpointing == "none" else 0  # a byte for each value that may drop out
+    return config.n_layer * tokens * (values * dtype.itemsize + masks)
+
+
 def init_alone(backend: str = "gloo") -> None:
     """Start a process group of this process alone, which needs no port, unless there is a group already."""
     stores: Any = dist  # torch does not declare them exported
@@ -182,9 +190,18 @@ class ShardedStrategy(ModelParallelStrategy):
             return [f"trainer.strategy.init_args.shard_size {self.shard_size} does not divide the {ranks} ranks"]
         return []
 
-    def bytes_at_rest(self, n_params: int) -> float:
-        """What weights, gradients and optimizer states of `n_params` parameters take on each device."""
-        return BYTES_AT_REST * n_params / (self.shard_size or self.num_nodes * self.num_processes)
+    def least_memory(self, config: StarCoderConfig, tokens: int) -> float:
+        """Bytes that a micro-batch of `tokens` tokens takes on each device at least.
+
+        Weights and optimizer states are always there; activations go as gradients come.
+        """
+        states = BYTES_AT_REST * self.share(config.n_params)
+        kept = activation_bytes(config, tokens, self.how["checkpointing"], self.compute_dtype)
+        return max(states, states * 3 / 4 + kept)
+
+    def share(self, n_params: int) -> float:
+        """How many of all parameters each device holds."""
+        return n_params / (self.shard_size or self.num_nodes * self.num_processes)
 
     @override
     def _configure_launcher(self) -> None:
@@ -294,7 +311,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     @override
     def teardown(self) -> None:
-        """End no process while it still writes."""
+        """End no process while it still writes; whether that succeeds matters to `Checkpoint.on_train_end` alone."""
         try:
             self.saver.wait()
         finally:

@@ -209,7 +209,8 @@ def shortage(plans: Sequence[Plan]) -> str:
     least = min(plans, key=lambda plan: plan.needed)
     gpu, ranks = least.cluster.gpu, _enough(least)
     needed, room = least.needed / 2**30, gpu.memory / 2**30
-    advice = f"{ranks} of them would do" if ranks else "no number of them would do, take GPUs with more memory"
+    none = f"no number of them that can share {least.job.global_batch} sequences would do, take GPUs with more memory"
+    advice = f"{ranks} of them would do" if ranks else none
     return (
         f"{least.job.name} does not fit {least.cluster.ranks} x {gpu.name}: a GPU needs {needed:.1f} GiB at least "
         f"and has {room:.1f}; {advice}"
@@ -217,13 +218,16 @@ def shortage(plans: Sequence[Plan]) -> str:
 
 
 def _enough(least: Plan) -> int | None:
-    """Twice as many GPUs as often as it takes, all sharing one copy: first by arithmetic, then by tracing."""
+    """Twice as many GPUs as often as it takes, all sharing one copy: first by arithmetic, then by tracing.
+
+    None where the global batch cannot be split over them.
+    """
     states = (1 + FRAGMENTATION) * BYTES_AT_REST * least.job.config.n_params
     fixed = least.needed - states / least.layout.shard_size
-    ranks = 2 * least.cluster.ranks
-    while fixed < least.cluster.gpu.memory and ranks <= MOST_GPUS:
+    ranks, samples = 2 * least.cluster.ranks, least.job.global_batch
+    while fixed < least.cluster.gpu.memory and ranks <= MOST_GPUS and samples % ranks == 0:
         if fixed + states / ranks <= least.cluster.gpu.memory:
-            layout = replace(least.layout, ranks=ranks, shard_size=ranks)
+            layout = replace(least.layout, ranks=ranks, shard_size=ranks, micro_batch=1, accumulation=samples // ranks)
             if compare(least.job, replace(least.cluster, ranks=ranks), [layout])[0].fits:
                 return ranks
         ranks *= 2

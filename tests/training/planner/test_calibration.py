@@ -10,6 +10,7 @@ from starcoder.training.planner.calibration import (
     EFFICIENCIES,
     error,
     fit,
+    held_out,
     leave_one_out,
     likely,
     predict,
@@ -27,6 +28,7 @@ from starcoder.training.planner.published import (
     Shape,
 )
 from starcoder.training.planner.trace import Layout, trace
+from tests.conftest import ROOT
 
 
 def test_the_constants_are_what_the_fit_finds() -> None:
@@ -41,6 +43,21 @@ def test_every_run_that_was_not_fitted_is_held_out_and_told() -> None:
     assert f"the worst {errors[np.abs(errors).argmax()]:+.0%}" in summary()
     assert np.abs(leave_one_out()).max() < 0.25
     assert np.abs(errors).mean() < 0.15
+
+
+def test_the_readme_tells_these_errors() -> None:
+    errors, left_out = np.abs(held_out()), np.abs(leave_one_out())
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert (
+        f"fitted to {len(FITTED)} published runs: the error of the throughput is {left_out.mean():.1%}".replace(
+            "%", " %"
+        )
+        in readme
+    )
+    assert f"on average and {left_out.max():.1%} at most when each".replace("%", " %") in readme
+    assert f"All {len(HELD_OUT)} other published runs" in readme
+    within = f"within {errors.mean():.1%} on average, nine of ten within {np.quantile(errors, 0.9):.0%};"
+    assert within.replace("%", " %") in readme
 
 
 def test_nine_of_ten_runs_take_as_long_as_likely() -> None:

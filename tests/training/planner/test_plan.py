@@ -8,7 +8,13 @@ import pytest
 import yaml
 
 from starcoder.errors import UserError
+from starcoder.training.planner.calibration import likely
+from starcoder.training.planner.estimate import Cluster
+from starcoder.training.planner.hardware import GPUS
+from starcoder.training.planner.job import read_job
+from starcoder.training.planner.layouts import compare
 from starcoder.training.planner.plan import plan
+from tests.conftest import ROOT
 
 RECIPE: dict[str, Any] = {
     "model": {"preset": "smoke", "overrides": {"dropout": 0.1}},
@@ -52,7 +58,7 @@ def test_what_does_not_fit_is_shown_and_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     changes = {"model": {"preset": "starcoderbase-3b", "overrides": {"n_layer": 30}}}
-    data = {"data": {"context_length": 256, "global_batch_size": 1}, "trainer": {"max_steps": 1}}
+    data = {"data": {"context_length": 256, "global_batch_size": 8}, "trainer": {"max_steps": 1}}
     Path("large.yaml").write_text(yaml.safe_dump(RECIPE | changes | data))
     with pytest.raises(
         UserError, match=r"large does not fit 1 x A10G: a GPU needs .* GiB at least and has 22.1; \d of them"
@@ -60,6 +66,21 @@ def test_what_does_not_fit_is_shown_and_refused(
         plan(Path("large.yaml"), gpu="a10g")
     assert "NO" in capsys.readouterr().out
     assert Path("build/plan/large/plan.json").exists()
+
+
+def test_the_readme_tells_what_the_recipes_own_layout_gives() -> None:
+    job = read_job(Path("starcoderbase"))
+    assert job.layout is not None
+    cluster = Cluster(GPUS["a100-80gb"], job.ranks, job.per_node, GPUS["a100-80gb"].node_network)
+    found = compare(job, cluster, [job.layout])[0]
+    low, high = likely(found.days)
+    row = (
+        f"| planned: shard size {job.layout.shard_size}, {job.layout.checkpointing}, compiled "
+        f"| {found.needed / 2**30:.0f} GiB | {found.tokens_per_second:,.0f} | {100 * found.mfu:.0f} % "
+        f"| {found.days:.1f} ({low:.1f}-{high:.1f}) | {found.gpu_hours:,.0f} | {found.kwh:,.0f} kWh "
+        f"| {found.kg / 1000:.1f} t |"
+    )
+    assert row in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

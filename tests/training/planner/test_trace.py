@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from starcoder.model import StarCoderConfig
+from starcoder.training.parallel import Checkpointing, activation_bytes
 from starcoder.training.planner.ledger import Phase
 from starcoder.training.planner.trace import Layout, extrapolate, merge, run, trace
 
@@ -56,6 +58,16 @@ def test_a_block_keeps_what_its_backward_pass_needs(fsdp: dict[str, Phase]) -> N
     a_token = 12 * c + 16 * c + 2 * c + 4 * d + 4 * heads
     without = trace(SMALL.replace(n_layer=8), tokens, FSDP)["forward"].rest["activations"]
     assert fsdp["forward"].rest["activations"] - without == pytest.approx(a_token * tokens, rel=0.01)
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "selective", "full"])
+def test_what_blocks_keep_is_known_in_closed_form(checkpointing: Checkpointing) -> None:
+    found = [
+        trace(SMALL.replace(n_layer=depth), 256, replace(FSDP, checkpointing=checkpointing))["forward"]
+        for depth in (8, 9)
+    ]
+    kept = [activation_bytes(SMALL.replace(n_layer=depth), 256, checkpointing, torch.bfloat16) for depth in (8, 9)]
+    assert kept[1] - kept[0] == pytest.approx(found[1].rest["activations"] - found[0].rest["activations"], rel=0.02)
 
 
 def test_dropout_masks_take_one_byte_an_element(fsdp: dict[str, Phase]) -> None:
