@@ -1,4 +1,5 @@
 import inspect
+import os
 import signal
 import subprocess
 import sys
@@ -90,7 +91,7 @@ def test_help_of_a_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (
             ["fit", "--config", "recipes/starcoderbase.yaml", *ON_TWO_PROCESSES],
-            ["take 124 GB on each of 2 devices, which have", "starcoder plan"],
+            ["take at least 130 GB on each of 2 devices, which have", "starcoder plan"],
         ),
         (["fit", "--config", "recipes/smoke.yaml", f"--{STRATEGY}", "ddp"], ["must be a starcoder.training.parallel"]),
         (["plan", "--recipe", "nothing"], ["nothing"]),
@@ -209,7 +210,32 @@ def test_shards_of_another_tokenizer_are_refused(small_run: Path, tiny: Tiny) ->
     assert_one_line(starcoder(small_run, *args), "another tokenizer")
 
 
+def test_a_checkpoint_of_a_run_on_other_shards_is_refused(small_run: Path) -> None:
+    args = ["fit", "--config", "recipes/smoke.yaml", "--data.train", "build/smoke/shards/validation"]
+    result = starcoder(small_run, *args, "--ckpt_path", "build/smoke/pretrain/checkpoints")
+    assert_one_line(result, "on other token shards than build/smoke/shards/validation")
+
+
+def test_of_many_ranks_one_tells_what_is_wrong() -> None:
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        "starcoder.cli",
+    ]
+    args = ["fit", "--config", "recipes/smoke.yaml", "--trainer.devices=2", "--data.tokenizer=nowhere"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run([*launch, *args], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("starcoder: ")]
+    assert len(lines) == 1
+    assert "nowhere" in lines[0]
+
+
 def test_validation_of_a_folder_of_checkpoints(small_run: Path) -> None:
     options = ["--ckpt_path", "build/smoke/pretrain/checkpoints", "--trainer.logger=false"]
+    options += ["--data.global_batch_size=3"]  # matters to training alone, which takes four at a time
     result = starcoder(small_run, "validate", "--config", "recipes/smoke.yaml", *options, check=True)
     assert "val_loss" in result.stdout

@@ -17,6 +17,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from starcoder.training.checkpoint import Checkpoint, newest
 from starcoder.training.data import TokenDataModule
@@ -100,7 +101,22 @@ def run_job(job: dict[str, Any], root: Path, ranks: int) -> Steps:
     )
     resume = newest(folder) if job.get("resume") else None
     trainer.fit(module, data, ckpt_path=resume)
+    check_layout(module, ranks, job.get("strategy", {}))
     return record.steps
+
+
+def check_layout(module: StarCoderModule, ranks: int, strategy: dict[str, Any]) -> None:
+    """That the model was cut and copied as the job says: equal losses cannot tell one layout from another."""
+    assert module.model is not None
+    shard = strategy.get("shard_size", ranks)
+    if ranks > 1:
+        weight = module.model.transformer.h[0].mlp.c_fc.weight
+        assert isinstance(weight, DTensor)
+        assert weight.placements == ((Shard(0),) if shard == ranks else (Replicate(), Shard(0)))
+        assert weight.device_mesh.shape == ((ranks,) if shard == ranks else (ranks // shard, shard))
+        assert weight.to_local().numel() == weight.numel() // shard
+    for block in module.model.transformer.h:
+        assert (block._compiled_call_impl is not None) == strategy.get("compile_blocks", False)
 
 
 def run_jobs(jobs: dict[str, dict[str, Any]], root: Path, ranks: int, results: Path) -> dict[str, Steps]:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,6 +89,18 @@ def test_the_runs_above_cross_the_border_of_an_epoch(tiny: Tiny) -> None:
     data = TokenDataModule(tiny.train, tiny.tokenizer, context_length=32, batch_size=512)
     data.setup("fit")
     assert 5 < len(data.train_dataloader()) < 25
+
+
+def test_every_rank_and_micro_batch_draws_masks_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = set()
+    for rank in (0, 1):
+        for micro_batch in (0, 1):
+            progress = SimpleNamespace(fit_loop=SimpleNamespace(total_batch_idx=micro_batch - 1))
+            monkeypatch.setattr(StarCoderModule, "trainer", progress)
+            monkeypatch.setattr(StarCoderModule, "global_rank", rank)
+            module().on_train_batch_start(torch.zeros(0), 0)
+            seeds.add(torch.initial_seed())
+    assert len(seeds) == 4
 
 
 def test_one_batch_is_learned_by_heart(tiny: Tiny) -> None:

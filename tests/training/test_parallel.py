@@ -92,7 +92,7 @@ def two(tiny: Tiny, folder: Path, one: dict[str, Steps]) -> dict[str, Steps]:
 @pytest.fixture(scope="module")
 def four(tiny: Tiny, folder: Path, two: dict[str, Steps]) -> dict[str, Steps]:
     """Runs of four ranks; one goes on from the checkpoint of two ranks, one leaves a checkpoint for one process."""
-    hsdp = {"strategy": {"shard_size": 2}, "batch_size": 1}
+    hsdp = {"strategy": {"shard_size": 2, "checkpointing": "selective"}, "batch_size": 1}
     jobs = layouts(folder / "4", 4) | with_stop(folder / "4", **DROPOUT | hsdp)
     jobs["resumed"] = {"steps": STEPS, "folder": str(folder / "from-2"), "resume": True} | hsdp
     jobs["stopped"] = {"steps": STOP, "folder": str(folder / "from-4")}
@@ -123,6 +123,20 @@ def test_a_resumed_run_is_bitwise_the_undisturbed_one(request: pytest.FixtureReq
     """With dropout, accumulation and recomputation; every rank draws masks of its own."""
     runs: dict[str, Steps] = request.getfixturevalue(ranks)
     assert runs["before"] + runs["after"] == runs["undisturbed"]
+
+
+def test_the_strategy_compiles_the_blocks_that_it_shards(
+    one: dict[str, Steps], tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On one rank, where bf16 shards too; run operator by operator, see below."""
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_module(module, backend="aot_eager"))
+    torch._dynamo.utils.counters.clear()
+    strategy = {"compile_blocks": True, "param_dtype": "bfloat16", "checkpointing": "selective"}
+    steps = run_job({"steps": 3, "folder": str(tmp_path), "strategy": strategy}, tiny.tokenizer.parent, 1)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
+    for (loss, *_), (expected, *_) in zip(steps, one["plain"], strict=False):
+        assert loss == pytest.approx(expected, rel=5e-3)
 
 
 def test_bf16_with_fp32_reduction_stays_close(one: dict[str, Steps], two: dict[str, Steps]) -> None:

@@ -93,16 +93,35 @@ def test_waiting_for_data_is_a_share_of_the_time(logged: Any) -> None:
         assert 0.599 < row["data_wait"] * seconds <= seconds
 
 
+def test_what_all_devices_do_is_counted_once_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "matmul_peak", lambda dtype: 1e12)
+    found: dict[str, float] = {}
+    module = StarCoderModule(preset="smoke", overrides=SHAPE)
+    monkeypatch.setattr(module, "log_dict", found.update)
+    trainer: Any = SimpleNamespace(
+        global_step=0,
+        world_size=4,
+        log_every_n_steps=1,
+        train_dataloader=None,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+    )
+    monitor = Throughput()
+    monitor.on_train_start(trainer, module)
+    trainer.global_step = 1
+    monitor.on_train_batch_end(trainer, module, None, torch.zeros(3, 33, dtype=torch.long), 0)
+    assert found["tokens_per_sec"] == pytest.approx(4 * 3 * 32 * found["steps_per_sec"])
+    assert found["tokens_per_sec_per_device"] == pytest.approx(found["tokens_per_sec"] / 4)
+
+
 def short_fit(tiny: Tiny, folder: Path, steps: int, **options: Any) -> Trainer:
     """Two micro-batches a step."""
     trainer = Trainer(
         accelerator="cpu",
         strategy=ShardedStrategy(),
         max_steps=steps,
-        log_every_n_steps=4,
         enable_model_summary=False,
         logger=CSVLogger(folder, name=""),
-        **{"enable_progress_bar": False} | options,
+        **{"enable_progress_bar": False, "log_every_n_steps": 4} | options,
     )
     data = TokenDataModule(tiny.train, tiny.tokenizer, context_length=32, batch_size=2, global_batch_size=4)
     trainer.fit(StarCoderModule(preset="smoke", overrides=SHAPE), data, ckpt_path=newest(folder / "checkpoints"))
@@ -120,9 +139,10 @@ def test_a_resumed_run_prints_its_lines(tiny: Tiny, tmp_path: Path, capsys: pyte
 def test_the_device_is_read_only_when_a_step_is_logged(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reading a tensor, or a barrier, lets the host wait: 24 steps do it no more often than 8, but for those logged."""
+    """Reading a tensor, or a barrier, lets the host wait: 64 steps more, two of them logged, do it for those two."""
     reads: Counter[str] = Counter()
-    for owner, name in ((Tensor, "item"), (Tensor, "__float__"), (Tensor, "__bool__"), (dist, "barrier")):
+    names = ("item", "tolist", "nonzero", "numpy", "__float__", "__int__", "__bool__", "__index__")
+    for owner, name in (*((Tensor, name) for name in names), (dist, "barrier")):
         method = getattr(owner, name)
 
         def counted(*args: Any, _method: Any = method, _name: str = name, **kwargs: Any) -> Any:
@@ -130,13 +150,16 @@ def test_the_device_is_read_only_when_a_step_is_logged(
             return _method(*args, **kwargs)
 
         monkeypatch.setattr(owner, name, counted)
-    short_fit(tiny, tmp_path, 8, enable_checkpointing=False, callbacks=[Preemption()])
-    few = reads.copy()
-    reads.clear()
-    short_fit(tiny, tmp_path, 24, enable_checkpointing=False, callbacks=[Preemption()])
-    logged_more = (24 - 8) // 4
-    for name, times in reads.items():
-        assert times - few[name] <= 4 * logged_more, name
+    found = []
+    for steps in (8, 72):
+        callbacks = [Preemption(), Throughput(), Checkpoint(str(tmp_path / str(steps)), every_n_steps=1000)]
+        short_fit(tiny, tmp_path, steps, callbacks=callbacks, log_every_n_steps=32)
+        found.append(reads.copy())
+        reads.clear()
+    few, many = found
+    assert many.total() > few.total()
+    for name, times in many.items():
+        assert times - few[name] < 32, name
 
 
 def test_the_bar_shows_what_was_logged(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
