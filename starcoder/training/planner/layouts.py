@@ -23,7 +23,7 @@ MEAN_POWER = 0.7  # of the board's: the paper's 280 W of 400 W (§5.7)
 PUE, KG_PER_KWH = 1.2, 0.15495  # the paper's data centre and grid (§5.7)
 CHECKPOINTING: tuple[Checkpointing, ...] = ("none", "selective", "full")
 TIE = 1.01  # a difference of 1 % in time is below what the estimate can tell
-ROOMY = 0.9  # share of the memory beyond which an estimate that is a little low means an interrupted run
+ROOMY = 0.9  # share of the memory beyond which an estimate that is a little low means a run out of memory
 MOST_GPUS = 4096
 MICRO_BATCHES = (1, 2, 4, 8)
 
@@ -57,6 +57,11 @@ class Plan:
     def fits(self) -> bool:
         """Whether the GPU has them."""
         return self.needed <= self.cluster.gpu.memory
+
+    @property
+    def tight(self) -> bool:
+        """Whether the estimate of its memory must not be low by a tenth."""
+        return self.needed > ROOMY * self.cluster.gpu.memory
 
     @property
     def tokens_per_second(self) -> float:
@@ -200,8 +205,13 @@ def best(plans: Sequence[Plan]) -> Plan | None:
 
 
 def _preference(plan: Plan) -> tuple[bool, int, float]:
-    tight = plan.needed > ROOMY * plan.cluster.gpu.memory
-    return tight, plan.layout.shard_size, plan.needed
+    return plan.tight, plan.layout.shard_size, plan.needed
+
+
+def fallback(plans: Sequence[Plan], chosen: Plan) -> Plan | None:
+    """For a choice that is tight, the fastest that leaves room."""
+    roomy = [plan for plan in plans if chosen.tight and not plan.tight]
+    return min(roomy, key=lambda plan: plan.time.total, default=None)
 
 
 def shortage(plans: Sequence[Plan]) -> str:

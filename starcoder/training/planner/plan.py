@@ -14,7 +14,7 @@ from starcoder.training.planner.calibration import EFFICIENCIES, likely
 from starcoder.training.planner.estimate import Cluster
 from starcoder.training.planner.hardware import GPUS
 from starcoder.training.planner.job import read_job
-from starcoder.training.planner.layouts import Plan, best, candidates, compare, shortage
+from starcoder.training.planner.layouts import Plan, best, candidates, compare, fallback, shortage
 from starcoder.training.planner.ledger import KINDS
 from starcoder.training.planner.picture import draw
 from starcoder.training.planner.text import assumptions, describe, recommendation, table
@@ -65,7 +65,7 @@ def plan(
     if chosen is None:
         print(table(plans, chosen))
         raise UserError(shortage(plans))
-    print(f"{recommendation(chosen)}\n\n{table(plans, chosen)}\n\n{assumptions(chosen)}")
+    print(f"{recommendation(chosen, fallback(plans, chosen))}\n\n{table(plans, chosen)}\n\n{assumptions(chosen)}")
     print(f"\n{calibration.summary()}\nwritten: {folder}/plan.png, plan.json")
 
 

@@ -6,7 +6,7 @@ from starcoder.model import StarCoderConfig
 from starcoder.training.planner.calibration import EFFICIENCIES, likely
 from starcoder.training.planner.estimate import Cluster
 from starcoder.training.planner.job import Job
-from starcoder.training.planner.layouts import CONTEXT, FRAGMENTATION, KG_PER_KWH, MEAN_POWER, PUE, Plan
+from starcoder.training.planner.layouts import CONTEXT, FRAGMENTATION, KG_PER_KWH, MEAN_POWER, PUE, ROOMY, Plan
 from starcoder.training.planner.ledger import KINDS
 
 GIB, GB = 2**30, 1e9
@@ -51,10 +51,22 @@ def _row(plan: Plan, chosen: Plan | None) -> str:
     return f"{how}|{memory}|{inside / GB:8.1f}{between / GB:8.1f} |{speed}"
 
 
-def recommendation(plan: Plan) -> str:
-    """The best layout as lines of a recipe, and what the run costs in it."""
+def recommendation(plan: Plan, instead: Plan | None) -> str:
+    """The best layout as lines of a recipe, what to take `instead` should memory run out, and what the run costs."""
     paper = ["", *_paper(plan)] if _is_the_papers(plan.job) else []
-    return "\n".join([*_lines(plan), "", *_costs(plan), *paper])
+    return "\n".join([*_lines(plan), *_tight(plan, instead), "", *_costs(plan), *paper])
+
+
+def _tight(plan: Plan, instead: Plan | None) -> list[str]:
+    share = f"it needs {plan.needed / plan.cluster.gpu.memory:.0%} of the memory"
+    if instead is None:
+        return [f"{share}, and no layout needs less than {ROOMY:.0%}"] if plan.tight else []
+    layout, longer = instead.layout, instead.time.total / plan.time.total - 1
+    return [
+        f"{share}; should that run out,",
+        f"shard_size {layout.shard_size}, checkpointing {layout.checkpointing}, batch_size {layout.micro_batch} needs "
+        f"{instead.needed / GIB:.1f} GiB and takes {longer:.0%} longer",
+    ]
 
 
 def _lines(plan: Plan) -> list[str]:

@@ -10,7 +10,7 @@ from starcoder.model import StarCoderConfig
 from starcoder.training.planner.estimate import Cluster, Step, StepTime
 from starcoder.training.planner.hardware import GPUS
 from starcoder.training.planner.job import Job
-from starcoder.training.planner.layouts import Plan, best, candidates, shortage
+from starcoder.training.planner.layouts import Plan, best, candidates, fallback, shortage
 from starcoder.training.planner.ledger import Phase
 from starcoder.training.planner.trace import Layout
 
@@ -61,6 +61,14 @@ def test_of_equals_the_best_leaves_room_and_has_copies_on_few_gpus() -> None:
     wide, tight = plan(1.000, 5, replace(OWN, shard_size=512)), plan(1.000, 70)
     small, roomy = plan(1.005, 20), plan(1.001, 60)
     assert best([wide, tight, small, roomy]) is small
+
+
+def test_a_tight_choice_has_a_roomy_alternative() -> None:
+    tight, slow, slower = plan(1.0, 72), plan(1.2, 40), plan(1.3, 20)
+    assert best([tight, slow, slower]) is tight
+    assert fallback([tight, slow, slower], tight) is slow
+    assert fallback([tight], tight) is None
+    assert fallback([slow, slower], slow) is None
 
 
 def test_memory_has_room_for_fragmentation_and_cuda() -> None:
