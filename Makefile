@@ -21,6 +21,7 @@ CONTEXT ?=
 CODE ?=
 MODEL ?= build/smoke/starcoder
 STEPS ?= 100
+OPTIONS ?=
 FINETUNE_DIR ?= build/finetune/$(notdir $(abspath $(CODE)))
 RUNS := starcoderbase starcoderbase-7b starcoderbase-3b starcoderbase-1b starcoder santacoder
 
@@ -57,12 +58,12 @@ plan: $(STAMP) ## memory, time, cost of a run, without a GPU [RECIPE=starcoderba
 	$(BIN)/starcoder plan --recipe $(RECIPE) $(if $(NODES),--nodes $(NODES)) $(if $(GPUS),--gpus $(GPUS)) --gpu $(GPU) \
 	  $(if $(PRESET),--preset $(PRESET)) $(if $(CONTEXT),--context_length $(CONTEXT))
 
-starcoderbase: ## train by that recipe; also starcoderbase-7b, -3b, -1b, starcoder, santacoder [NODES=1] [GPUS=8]
+starcoderbase: ## train by that recipe; also starcoderbase-7b, -3b, -1b, starcoder, santacoder [NODES=1] [GPUS=8] [OPTIONS='--key value']
 $(RUNS): $(STAMP)
 	$(BIN)/starcoder fit --config recipes/$@.yaml \
-	  $(if $(NODES),--trainer.num_nodes $(NODES)) $(if $(GPUS),--trainer.devices $(GPUS))
+	  $(if $(NODES),--trainer.num_nodes $(NODES)) $(if $(GPUS),--trainer.devices $(GPUS)) $(OPTIONS)
 
-finetune: $(STAMP) ## go on from MODEL=build/smoke/starcoder on a repository of yours: CODE=path [STEPS=100] [CONTEXT=256] [GPUS=1] [FRESH=1]
+finetune: $(STAMP) ## go on from MODEL=build/smoke/starcoder on a repository of yours: CODE=path [STEPS=100] [CONTEXT=256] [GPUS=1] [OPTIONS=] [FRESH=1]
 	@test -n "$(CODE)" || { echo "name your repository: make finetune CODE=path" >&2; exit 2; }
 	@test $(words $(CODE)) = 1 || { echo "make cannot pass on a path with spaces: make a link to it" >&2; exit 2; }
 	$(if $(FRESH),rm -rf $(FINETUNE_DIR))
@@ -74,7 +75,7 @@ finetune: $(STAMP) ## go on from MODEL=build/smoke/starcoder on a repository of 
 	  --data.train $(FINETUNE_DIR)/shards/train --data.validation $(FINETUNE_DIR)/shards/validation \
 	  --checkpoint.folder $(FINETUNE_DIR)/checkpoints --trainer.default_root_dir $(FINETUNE_DIR) \
 	  --trainer.logger.init_args.save_dir $(FINETUNE_DIR)/metrics --trainer.max_steps $(STEPS) \
-	  $(if $(CONTEXT),--data.context_length $(CONTEXT)) $(if $(GPUS),--trainer.devices $(GPUS))
+	  $(if $(CONTEXT),--data.context_length $(CONTEXT)) $(if $(GPUS),--trainer.devices $(GPUS)) $(OPTIONS)
 	$(BIN)/starcoder export --checkpoint $(FINETUNE_DIR)/checkpoints --tokenizer $(MODEL) --output $(FINETUNE_DIR)/model
 
 test: $(STAMP) ## run the tests

@@ -1,6 +1,8 @@
 """Small, real artefacts for all tests: documents of the standard library and their shards, and a whole smoke run."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -91,6 +93,7 @@ def starcoder(folder: Path, *args: str, timeout: float = 300, check: bool = Fals
         try:
             out, errors = process.communicate(timeout=timeout)
         finally:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # what it has started, too
     assert not check or process.returncode == 0, errors
     return subprocess.CompletedProcess(args, process.returncode, out, errors)

@@ -228,7 +228,9 @@ def test_of_many_ranks_one_tells_what_is_wrong() -> None:
     ]
     args = ["fit", "--config", "recipes/smoke.yaml", "--trainer.devices=2", "--data.tokenizer=nowhere"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    result = subprocess.run([*launch, *args], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [*launch, *args], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
     lines = [line for line in result.stderr.splitlines() if line.startswith("starcoder: ")]
     assert len(lines) == 1
     assert "nowhere" in lines[0]

@@ -25,7 +25,7 @@ import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer, callbacks
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystemReader, _FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
@@ -80,7 +80,7 @@ class Saver:
         try:
             pending.result()
         except CheckpointException as error:
-            free = shutil.disk_usage(_existing(self._path)).free / 1e9
+            free = shutil.disk_usage(_existing(self._path.parent)).free / 1e9
             if dist.get_rank() == 0:
                 shutil.rmtree(self._path, ignore_errors=True)
             reason = str(error).strip().splitlines()[-1]
@@ -88,8 +88,11 @@ class Saver:
         return []
 
 
-class _Writer(FileSystemWriter):
-    """Seals what all ranks have written."""
+class _Writer(_FileSystemWriter):
+    """Seals what all ranks have written.
+
+    torch's public writer is a stager too, which copies a GPU's tensors twice, and slowly.
+    """
 
     @override
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
@@ -139,7 +142,7 @@ class Checkpoint(callbacks.Checkpoint):
                 f"{self.folder} holds later checkpoints than step {trainer.global_step}: remove {', '.join(later)}"
                 " to go on from there, or name another folder"
             ]
-        self._remove_but(found)
+        self._remove_but(found, "was not written to its end: removing it")
         size = _BYTES_PER_PARAMETER * parameters
         free, more = shutil.disk_usage(_existing(self.folder)).free, self.keep + 1 - len(found)
         if free < more * size:
@@ -202,9 +205,13 @@ class Checkpoint(callbacks.Checkpoint):
         if trainer.is_global_zero:
             self._remove_but(complete(self.folder)[-self.keep :])
 
-    def _remove_but(self, kept: list[Path]) -> None:
-        for path in set(self.folder.glob(f"{_PREFIX}*")) - set(kept):
-            shutil.rmtree(path)
+    def _remove_but(self, kept: list[Path], reason: str = "") -> None:
+        for path in set(self.folder.glob(_PREFIX + 8 * "[0-9]")) - set(kept):
+            if reason:
+                print(f"starcoder: {path} {reason}", file=sys.stderr, flush=True)
+            shutil.rmtree(path, ignore_errors=True)
+            if path.exists():
+                print(f"starcoder: cannot remove {path}", file=sys.stderr, flush=True)
 
 
 def _saver(trainer: Trainer) -> Saver:

@@ -7,6 +7,8 @@ take them in micro-batches of R·B windows, of which rank r has the B from r·B 
 Shapes: B micro-batch of one rank, T tokens.
 """
 
+import atexit
+import multiprocessing
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -161,12 +163,19 @@ class TrainingLoader:
 
 
 def _outlive_signals(_worker: int) -> None:
-    """Let a worker go on when its whole group is told to stop: training needs it to end its step and save.
+    """Let a worker go on when its whole group is told to stop: training needs it to end its step and save."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
-    The first SIGTERM passes by, the second ends it, so that DataLoader can still end what does not leave by itself.
-    """
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+@atexit.register
+def _end_workers() -> None:
+    """End workers that an error has left behind: they do not hear the SIGTERM after which Python waits for them."""
+    children = multiprocessing.active_children()
+    if children:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would tell the end of each as an error
+    for child in children:
+        child.kill()
 
 
 def _stack(samples: list[tuple[int, Window]]) -> Tensor:

@@ -34,7 +34,7 @@ class StepGuard(nn.Module):
         """Whether to skip the step with this loss and gradient norm: a scalar, 1.0 or 0.0, on their device.
 
         Outliers enter the history too, cut to the limit: one of any size moves it little, and a lasting change of level
-        is accepted once it has widened the spread.
+        is accepted once it has widened the spread, after some tens of steps.
         """
         values = torch.stack([loss.float(), norm.float()])  # (2,)
         finite = values.isfinite().all()

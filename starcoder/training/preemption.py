@@ -38,8 +38,10 @@ class Preemption(Callback):
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
+        """Listen no more; a run that was told to stop may be told again, and still has to give its exit code."""
+        if not self.stopped:
+            for number, handler in self.handlers.items():
+                signal.signal(number, handler)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from lightning.pytorch import Trainer
-from torch.distributed.checkpoint import FileSystemWriter
+from torch.distributed.checkpoint.filesystem import _FileSystemWriter
 
 from starcoder.errors import UserError
 from starcoder.storage import sha256
@@ -189,14 +189,14 @@ def test_a_save_that_fails_is_tried_again_with_the_next_weights(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, saved: list[int]
 ) -> None:
     """The disk stumbles once, in the background; what fails at the end of training is tried again too."""
-    write, stumbles = FileSystemWriter.write_data, iter([True])
+    write, stumbles = _FileSystemWriter.write_data, iter([True])
 
     def stumble(*args: Any) -> Any:
         if next(stumbles, False):
             raise OSError("the disk stumbled")
         return write(*args)
 
-    monkeypatch.setattr(FileSystemWriter, "write_data", stumble)
+    monkeypatch.setattr(_FileSystemWriter, "write_data", stumble)
     fit(tiny, tmp_path, steps, keep=9)
     assert [path.name for path in complete(tmp_path)] == [f"step-{step:08d}" for step in saved]
     assert len(list(tmp_path.iterdir())) == len(saved)

@@ -20,7 +20,7 @@ from starcoder.training.data import TokenDataModule, Windows
 from starcoder.training.fim import fim_permute, sample_rng
 from starcoder.training.shards import tokenize
 from starcoder.training.stream import open_shards, window_order
-from tests.conftest import Tiny
+from tests.conftest import VOCAB_SIZE, Tiny
 from tests.training.recorder import fit
 
 ROOT = Path(__file__).parents[2]
@@ -181,6 +181,30 @@ class TestRanks:
     def test_validate_on_every_window(self, ranks: Any, shards: Path) -> None:
         seen = {tuple(row.tolist()) for record in ranks[1] for batch in record["validated"] for row in batch}
         assert {tuple(row.tolist()) for row in windows_of(shards)} <= seen
+
+
+def test_an_error_while_workers_run_ends_the_process(tiny: Tiny, tmp_path: Path) -> None:
+    """They do not hear the signal by which Python ends its children."""
+    (tmp_path / "program.py").write_text(f"""
+from lightning.pytorch import Trainer
+from starcoder.training.data import FimWindows, TokenDataModule
+from starcoder.training.module import StarCoderModule
+from starcoder.training.parallel import ShardedStrategy
+
+def broken(self, key):
+    raise RuntimeError("the shard is broken")
+
+FimWindows.__getitem__ = broken
+module = StarCoderModule("smoke", {{"vocab_size": {VOCAB_SIZE}, "context_length": 32}})
+data = TokenDataModule({str(tiny.train)!r}, {str(tiny.tokenizer)!r}, context_length=32, num_workers=1)
+Trainer(accelerator="cpu", strategy=ShardedStrategy(), max_steps=1, logger=False).fit(module, data)
+""")
+    result = subprocess.run(
+        [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False
+    )
+    assert result.returncode == 1
+    assert "the shard is broken" in result.stderr
+    assert "killed by signal" not in result.stderr
 
 
 def ids_of_steps(

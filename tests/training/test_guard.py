@@ -55,10 +55,10 @@ def test_a_steady_history_leaves_room_for_six_hundredths() -> None:
 
 @pytest.mark.parametrize("level", [2.0, 10.0, 1e3])
 def test_a_lasting_change_is_accepted_in_the_end(level: float) -> None:
-    guard = trained()
-    verdicts = [judge(guard, 2.0, level) for _ in range(32)]
+    guard = trained(window=128)
+    verdicts = [judge(guard, 2.0, level) for _ in range(256)]
     assert verdicts[0]
-    assert not any(verdicts[16:])
+    assert not any(verdicts[80:])
 
 
 @pytest.mark.parametrize("spike", [10.0, 1e3, 1e20])

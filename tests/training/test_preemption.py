@@ -75,9 +75,9 @@ def test_the_command_says_by_its_exit_code_that_it_can_go_on(tiny: Tiny, tmp_pat
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        os.killpg(
-            process.pid, signal.SIGTERM
-        )  # as Slurm and torchrun do: the processes that prepare batches hear it too
+        for _ in range(2):  # as Slurm and torchrun do it: the processes that prepare batches hear it too, and twice
+            os.killpg(process.pid, signal.SIGTERM)
+            time.sleep(0.2)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == EXIT_CODE, errors
     last = newest(tmp_path / "told/checkpoints")

@@ -228,17 +228,17 @@ def shortage(plans: Sequence[Plan]) -> str:
 
 
 def _enough(least: Plan) -> int | None:
-    """Twice as many GPUs as often as it takes, all sharing one copy: first by arithmetic, then by tracing.
+    """The fewest times as many GPUs over which the global batch can be split, all sharing one copy of the parameters.
 
-    None where the global batch cannot be split over them.
+    First by arithmetic, then by tracing.
     """
     states = (1 + FRAGMENTATION) * BYTES_AT_REST * least.job.config.n_params
     fixed = least.needed - states / least.layout.shard_size
-    ranks, samples = 2 * least.cluster.ranks, least.job.global_batch
-    while fixed < least.cluster.gpu.memory and ranks <= MOST_GPUS and samples % ranks == 0:
-        if fixed + states / ranks <= least.cluster.gpu.memory:
-            layout = replace(least.layout, ranks=ranks, shard_size=ranks, micro_batch=1, accumulation=samples // ranks)
-            if compare(least.job, replace(least.cluster, ranks=ranks), [layout])[0].fits:
-                return ranks
-        ranks *= 2
+    samples, memory = least.job.global_batch, least.cluster.gpu.memory
+    for ranks in range(2 * least.cluster.ranks, MOST_GPUS + 1, least.cluster.ranks):
+        if samples % ranks or fixed + states / ranks > memory:
+            continue
+        layout = replace(least.layout, ranks=ranks, shard_size=ranks, micro_batch=1, accumulation=samples // ranks)
+        if compare(least.job, replace(least.cluster, ranks=ranks), [layout])[0].fits:
+            return ranks
     return None
