@@ -19,7 +19,7 @@ from starcoder.training.checkpoint import Checkpoint, newest, read_meta
 from starcoder.training.data import TokenDataModule
 from starcoder.training.module import StarCoderModule
 from starcoder.training.parallel import ShardedStrategy
-from starcoder.training.preemption import EXIT_CODE, Preemption
+from starcoder.training.preemption import EXIT_CODE, Preemption, ignore_signals
 from starcoder.training.recipe import expand
 
 
@@ -109,8 +109,9 @@ def run(args: list[str]) -> None:
         raise
     trainer: Any = cli.trainer
     stopped = any(isinstance(callback, Preemption) and callback.stopped for callback in trainer.callbacks)
-    if stopped and trainer.is_global_zero:
-        sys.exit(EXIT_CODE)
+    if stopped:
+        ignore_signals()
+        sys.exit(EXIT_CODE if trainer.is_global_zero else 0)
 
 
 def _problems(
