@@ -130,6 +130,8 @@ class Checkpoint(callbacks.Checkpoint):
             UserError: when the folder holds checkpoints that this run does not go on from, or has no room for more.
         """
         self._saved_step = trainer.global_step
+        if trainer.global_step and trainer.is_global_zero:
+            print(f"goes on from {trainer.ckpt_path}", flush=True)
         parameters = sum(parameter.numel() for parameter in pl_module.parameters())
         raise_together(self._problems(trainer, parameters) if trainer.is_global_zero else [])
 
@@ -149,6 +151,13 @@ class Checkpoint(callbacks.Checkpoint):
             return [
                 f"the disk is full: {self.folder} has {free / 1e9:.3g} GB, but needs {more} x {size / 1e9:.3g} GB more"
             ]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with atomic_file(self.folder / "writable") as probe:
+                probe.touch()
+            (self.folder / "writable").unlink()
+        except OSError as error:
+            return [f"cannot write to {self.folder}: {error.strerror}"]
         return []
 
     @override
@@ -325,4 +334,6 @@ def _check_sums(file: Path | io.BytesIO) -> None:
 
 
 def _damaged(path: Path, error: Exception) -> str:
-    return f"{path} is damaged ({one_line(error)}); without {path.parent} a run goes on from the checkpoint before"
+    return (
+        f"{path} is damaged ({one_line(error)}); without {path.parent} a run goes on from the checkpoint before, if any"
+    )

@@ -355,7 +355,10 @@ class TokenDataModule(LightningDataModule):
         """What forbids to go on from the position in `checkpoint` in this data."""
         if checkpoint.get(type(self).__qualname__, {}).get("shards") == self._shards["train"].digest:
             return []
-        return [f"the checkpoint is of a run on other token shards than {self.train}: start anew elsewhere"]
+        return [
+            f"the checkpoint is of a run on other token shards than {self.train}: start anew, with another "
+            "checkpoint.folder or without this one"
+        ]
 
     def _ranks(self) -> dict[str, int]:
         """This process, and the number of those that split a batch, in Lightning's words."""
@@ -377,6 +380,7 @@ class TokenDataModule(LightningDataModule):
         length = self.context_length + 1
         if not any(shards.windows(length)):
             raise UserError(
-                f"no chunk of {location} ({shards.n_tokens:,} tokens) holds a window of context_length + 1 = {length:,}"
+                f"no chunk of {location} ({shards.n_tokens:,} tokens) holds a window of context_length + 1 = "
+                f"{length:,} tokens: take a shorter context, or more data"
             )
         return shards

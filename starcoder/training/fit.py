@@ -36,7 +36,7 @@ class StarCoderCLI(LightningCLI):
                 "strategy": {"class_path": "starcoder.training.parallel.ShardedStrategy"},
                 "callbacks": [Preemption()],
             },
-            parser_kwargs={"prog": "starcoder", "exit_on_error": False},
+            parser_kwargs={"prog": "starcoder", "exit_on_error": False, "allow_abbrev": False},
             args=args,
         )
 
@@ -132,8 +132,8 @@ def _problems(
     if not strategy.problems():
         problems += _shortage(strategy, module.config, data, training)
     try:
-        data.check(stage)
         problems += module.misfits(data)
+        data.check(stage)
         if ckpt_path:
             meta = read_meta(Path(ckpt_path))
             problems += module.differences(meta, data) + (data.differences(meta) if training else [])

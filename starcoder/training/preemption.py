@@ -67,6 +67,10 @@ class Preemption(Callback):
             for callback in trainer.callbacks:
                 if isinstance(callback, Checkpoint):
                     callback.save(trainer)
+            if trainer.is_global_zero:
+                print(
+                    f"told to stop: saving step {trainer.global_step}, from which the same command goes on", flush=True
+                )
 
     def _ask(self, trainer: Trainer) -> tuple[float, float]:
         """Which share of the ranks was told to stop, and seconds of a step since the last time; all hear the same."""

@@ -171,6 +171,12 @@ def test_a_disk_too_small_for_the_checkpoints_is_told_before_training(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_training(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write to .*file/run: "):
+        fit(tiny, tmp_path / "file" / "run", 4)
+
+
 def test_a_torn_checkpoint_makes_room_before_it_is_measured(
     tiny: Tiny, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

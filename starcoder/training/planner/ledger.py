@@ -87,6 +87,12 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if tensor is not None:
                 self._see(tensor.to_local() if isinstance(tensor, DTensor) else tensor).kind = kind
 
+    def own_rest(self, kind: str) -> None:
+        """Say what the activations are that are still there when a backward pass is over."""
+        for storage in self._storages.values():
+            if storage.kind == "activations":
+                storage.kind = kind
+
     def phases(self) -> dict[str, Phase]:
         """What each phase took, in the order of their beginnings."""
         ends = [start for _, start in self._starts[1:]] + [len(self._events)]
@@ -165,6 +171,8 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._now[f"{collective}_calls"] += 1
         if collective == "reduce_scatter":
             self.own(given[:1], "gradients")
+        elif collective == "all_reduce":
+            self.own(given, "gradients")
         elif collective == "all_gather":
             self.own(given[:2], "communication")
 

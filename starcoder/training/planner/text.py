@@ -15,9 +15,9 @@ PAPER = {"days": (24.0, 26.1), "GPU hours": (320_256.0,), "kWh": (89_672.0,), "t
 
 _HEAD = (
     f"{'':16}micro accu- |{' GiB of one GPU at its peak':<44}|{' GB a GPU sends':<17}|"
-    f"{'step':>6}{'tok/s':>8}{'whole':>14}",
+    f"{'step':>6}{'tok/s':>7}{'whole':>15}",
     f"  shard check-   batch mul. |{'param':>6}{'grad':>6}{'opt':>6}{'activ':>6}{'comm':>6}{'needed':>8}{'fits':>5} |"
-    f"{'inside':>8}{'between':>8} |{'s':>6}{'GPU':>8}{'MFU':>6}{'run':>8}",
+    f"{'inside':>8}{'between':>8} |{'s':>6}{'GPU':>7}{'MFU':>6}{'run':>9}",
 )
 
 
@@ -35,7 +35,9 @@ def describe(job: Job, cluster: Cluster) -> str:
 
 def table(plans: Sequence[Plan], chosen: Plan | None) -> str:
     """One line a layout."""
-    legend = "* recommended, r the recipe's own; sent in a step, inside nodes and between them"
+    own = plans[0].job.layout
+    eager = " (alone not compiled)" if own and not own.compile_blocks else ""
+    legend = f"* recommended, r the recipe's own{eager}; sent in a step, inside nodes and between them"
     return "\n".join([*_HEAD, *(_row(plan, chosen) for plan in plans), legend])
 
 
@@ -47,7 +49,7 @@ def _row(plan: Plan, chosen: Plan | None) -> str:
     memory = f"{kinds}{plan.needed / GIB:8.1f}{'yes' if plan.fits else 'NO':>5} "
     seconds = plan.time.total
     step = f"{seconds:6.2f}" if seconds < 1000 else f"{seconds:6.0f}"
-    speed = f"{step}{plan.tokens_per_second:8.0f}{plan.mfu:6.1%}{_period(plan.days):>8}"
+    speed = f"{step}{plan.tokens_per_second:7.0f}{plan.mfu:6.1%}{_period(plan.days):>9}"
     return f"{how}|{memory}|{inside / GB:8.1f}{between / GB:8.1f} |{speed}"
 
 
@@ -98,6 +100,7 @@ def _costs(plan: Plan) -> list[str]:
         f"{plan.tokens_per_second:,.0f} tokens/s/GPU, MFU {plan.mfu:.1%}, "
         f"{plan.flops_per_token / 1e9:,.2f} GFLOP a token (attention's whole square, no recomputation)",
         f"a step of {plan.time.total:.2f} s: {shares}",
+        "(slowdown: of computing beside collectives; exposed: collectives that computing does not hide)",
     ]
 
 

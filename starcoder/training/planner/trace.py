@@ -210,6 +210,7 @@ def _step(model: StarCoder, optimizer: Optimizer, tokens: Tensor, layout: Layout
         loss = model.loss(tokens[:, :-1], tokens[:, 1:])
         ledger.begin("backward_between")
         torch.autograd.backward(loss)
+        ledger.own_rest("gradients")  # of this micro-batch, which FSDP keeps where nobody sees them
         limit(True)
     ledger.begin("forward")
     middle = model.transformer.h[len(model.transformer.h) // 2]

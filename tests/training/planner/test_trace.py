@@ -129,6 +129,15 @@ def test_accumulation_keeps_whole_gradients_only_when_told() -> None:
     assert more == pytest.approx(4 * SMALL.n_params * (1 - 1 / 16), rel=0.02)
 
 
+def test_gradients_between_micro_batches_are_told_as_such() -> None:
+    for shard_size in (1, 4):
+        phases = trace(SMALL, 256, Layout(ranks=16, shard_size=shard_size, accumulation=2))
+        once = trace(SMALL, 256, Layout(ranks=16, shard_size=shard_size))
+        kept = phases["forward"].rest["gradients"]
+        assert kept == pytest.approx(4 * SMALL.n_params / shard_size, rel=0.01)
+        assert phases["forward"].rest["activations"] == pytest.approx(once["forward"].rest["activations"], rel=0.001)
+
+
 @pytest.mark.parametrize(
     "layout",
     [
