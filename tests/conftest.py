@@ -18,6 +18,7 @@ from starcoder.training.shards import tokenize
 
 ROOT = Path(__file__).parents[1]
 VOCAB_SIZE = 512
+SMALL_RUN = ("smoke", "--steps", "40", "--max_bytes", "4000000", "--devices", "2")
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("checkout")
     (root / "recipes").symlink_to(ROOT / "recipes")
     (root / "home").mkdir()
-    starcoder(root, "smoke", "--steps", "40", "--max_bytes", "4000000", "--devices", "2", check=True)
+    starcoder(root, *SMALL_RUN, check=True)
     return root
 
 

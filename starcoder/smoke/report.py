@@ -31,7 +31,7 @@ from starcoder.smoke.stage import states
 from starcoder.storage import atomic_folder
 from starcoder.tokenizer import Tokenizer
 from starcoder.training.checkpoint import newest, read_meta
-from starcoder.training.data import Windows
+from starcoder.training.loader import Windows
 from starcoder.training.stream import open_shards
 
 EVAL_TOKENS = 65_536

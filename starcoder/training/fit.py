@@ -122,7 +122,8 @@ def _problems(
     if not isinstance(strategy, ShardedStrategy):
         return ["trainer.strategy must be a starcoder.training.parallel.ShardedStrategy: only that saves checkpoints"]
     training = stage == "fit"
-    problems = strategy.problems() + (data.problems(trainer.num_nodes * trainer.num_devices) if training else [])
+    problems = data.problems(trainer.num_nodes * trainer.num_devices) if training else []
+    problems += strategy.problems()
     if trainer.gradient_clip_algorithm not in (None, "norm"):
         problems.append(
             f"trainer.gradient_clip_algorithm is {trainer.gradient_clip_algorithm}: only the norm is clipped"

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from starcoder.linear import linear
 from starcoder.model import StarCoderConfig
-from starcoder.training.data import TrainingLoader
+from starcoder.training.loader import TrainingLoader
 from starcoder.training.module import StarCoderModule
 from starcoder.training.planner.hardware import peak_of_device
 

@@ -10,6 +10,7 @@ from starcoder.errors import UserError
 from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.release.export import export
 from starcoder.release.verify import verify
+from starcoder.storage import sha256
 from starcoder.training.module import load_trained
 
 
@@ -33,6 +34,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path) 
     state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     dcp.save({"state_dict": state}, checkpoint_id=smaller, no_dist=True)
     torch.save({"model_config": asdict(model.config)}, smaller / "meta.pt")
+    (smaller / "complete").write_text(sha256(smaller / ".metadata"))
     with pytest.raises(UserError, match=f"{tokenizer.vocab_size} tokens, the model only 289"):
         export(smaller, tmp_path / "tokenizer", tmp_path / "model")
     assert not (tmp_path / "model").exists()

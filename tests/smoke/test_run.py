@@ -8,9 +8,8 @@ import pytest
 from starcoder.errors import UserError
 from starcoder.smoke.run import FINETUNE_SHARE, RESERVE_SECONDS, affordable_steps, decided_steps
 from starcoder.smoke.stage import states
-from tests.conftest import starcoder, start
+from tests.conftest import SMALL_RUN, starcoder, start
 
-SMALL = ("smoke", "--steps", "40", "--max_bytes", "4000000")
 OUTPUT = Path("build/smoke")
 
 
@@ -25,7 +24,7 @@ def copy(small_run: Path, tmp_path: Path) -> Path:
 
 
 def test_a_second_run_reuses_everything(copy: Path) -> None:
-    again = stages(starcoder(copy, *SMALL, check=True).stdout)
+    again = stages(starcoder(copy, *SMALL_RUN, check=True).stdout)
     assert list(again) == [
         "corpus",
         "tokenizer",
@@ -46,7 +45,7 @@ def test_another_recipe_repeats_what_depends_on_it_alone(copy: Path) -> None:
     shutil.copytree(Path(__file__).parents[2] / "recipes", copy / "recipes")
     with (copy / "recipes" / "smoke-python.yaml").open("a") as recipe:
         recipe.write("\n# a thought\n")
-    done = stages(starcoder(copy, *SMALL, check=True).stdout)
+    done = stages(starcoder(copy, *SMALL_RUN, check=True).stdout)
     assert [name for name, fresh in done.items() if not fresh] == ["finetune", "starcoder", "report"]
 
 
@@ -55,7 +54,7 @@ def test_what_cannot_start_removes_nothing(small_run: Path, tmp_path: Path) -> N
     keepsake.write_text("sun")
     mistakes = (["--output", str(tmp_path)], ["--recipes", str(tmp_path)], ["--steps", "3"], ["--minutes", "nan"])
     for options in mistakes:
-        refused = starcoder(small_run, *SMALL, "--fresh", "true", *options)
+        refused = starcoder(small_run, *SMALL_RUN, "--fresh", "true", *options)
         assert refused.returncode == 2, refused.stdout
         assert refused.stdout == ""
     assert keepsake.read_text() == "sun"
@@ -63,7 +62,7 @@ def test_what_cannot_start_removes_nothing(small_run: Path, tmp_path: Path) -> N
 
 
 def test_fresh_starts_over(copy: Path) -> None:
-    with start(copy, *SMALL, "--fresh", "true") as process:
+    with start(copy, *SMALL_RUN, "--fresh", "true") as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("== corpus")
         assert not (copy / OUTPUT / "tokenizer").exists()

@@ -16,8 +16,9 @@ from torch.utils.data import Dataset
 
 from starcoder.errors import UserError
 from starcoder.tokenizer import load, train
-from starcoder.training.data import TokenDataModule, Windows
+from starcoder.training.data import TokenDataModule
 from starcoder.training.fim import fim_permute, sample_rng
+from starcoder.training.loader import Windows
 from starcoder.training.shards import tokenize
 from starcoder.training.stream import open_shards, window_order
 from tests.conftest import VOCAB_SIZE, Tiny
@@ -187,7 +188,8 @@ def test_an_error_while_workers_run_ends_the_process(tiny: Tiny, tmp_path: Path)
     """They do not hear the signal by which Python ends its children."""
     (tmp_path / "program.py").write_text(f"""
 from lightning.pytorch import Trainer
-from starcoder.training.data import FimWindows, TokenDataModule
+from starcoder.training.data import TokenDataModule
+from starcoder.training.loader import FimWindows
 from starcoder.training.module import StarCoderModule
 from starcoder.training.parallel import ShardedStrategy
 

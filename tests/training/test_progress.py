@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from starcoder.training import progress
 from starcoder.training.checkpoint import Checkpoint, newest
-from starcoder.training.data import TokenDataModule, TrainingLoader
+from starcoder.training.data import TokenDataModule
+from starcoder.training.loader import TrainingLoader
 from starcoder.training.module import StarCoderModule
 from starcoder.training.parallel import ShardedStrategy
 from starcoder.training.preemption import Preemption
