@@ -80,6 +80,7 @@ def test_help_of_a_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
         (["smoke", "--output", "build/never", "--steps", "3"], ["3 steps"]),
         (["validate", "--config", "recipes/smoke.yaml"], ["--ckpt_path"]),
         (["fit", "--config", "recipes/smoke.yaml", "--model.learning_rate", "0"], ["learning_rate is 0"]),
+        (["fit", "--config", "recipes/smoke.yaml", "--trainer.max_step=10"], ["max_step"]),
         (["fit", "--config", "recipes/smoke.yaml", "--trainer.accelerator", "tpu"], ["torch_xla"]),
         (["fit", "--config", "recipes/smoke.yaml", "--trainer.accelerator", "submarine"], ["submarine"]),
         (["fit", "--config", "recipes/smoke.yaml", "--data.tokenizer", "nowhere"], ["nowhere"]),

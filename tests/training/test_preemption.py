@@ -8,11 +8,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
 
 from starcoder.smoke.metrics import read_metrics
+from starcoder.training import preemption
 from starcoder.training.checkpoint import newest
-from starcoder.training.preemption import EXIT_CODE
+from starcoder.training.preemption import EXIT_CODE, Preemption
 from tests.conftest import ROOT, Tiny, starcoder, start
 from tests.training.layouts import SHAPE
 
@@ -91,3 +96,29 @@ def test_the_command_says_by_its_exit_code_that_it_can_go_on(tiny: Tiny, tmp_pat
     ]
     assert losses[0] == losses[1]
     assert len(losses[0]) == end
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(60.0, [1, 2, 3, 4]), (2.0, [1, 6, 11, 16]), (0.01, [1, 41, 81, 121])]
+)
+def test_ranks_ask_every_ten_seconds_or_step_or_as_often_as_is_logged(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, expected: list[int]
+) -> None:
+    trainer: Any = SimpleNamespace(
+        global_step=0,
+        log_every_n_steps=40,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+        fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace()),
+    )
+    monkeypatch.setattr(preemption.time, "monotonic", lambda: trainer.global_step * seconds)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    asked: list[int] = []
+    callback = Preemption()
+    ask = callback._ask
+    monkeypatch.setattr(callback, "_ask", lambda trainer: asked.append(trainer.global_step) or ask(trainer))
+    callback.on_train_start(trainer, cast(Any, None))
+    for step in range(130):
+        trainer.global_step = step
+        for _ in range(2):  # micro-batches
+            callback.on_train_batch_end(trainer, cast(Any, None), None, None, 0)
+    assert asked[:4] == expected
