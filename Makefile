@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
 STAMP := $(VENV)/.up-to-date
-EXTRAS := corpus,report,dev
+EXTRAS := corpus,report,ray,dev
 
 PINS ?=
 SMOKE_MINUTES ?= 5

@@ -15,7 +15,8 @@ from starcoder.errors import UserError, one_line
 
 COMMANDS = {
     "corpus build": ("starcoder.corpus.build:build", "build a corpus of permissively licensed code (§3, §5.1)"),
-    "corpus inspect": ("starcoder.corpus.build:inspect", "show what a corpus holds, and what was rejected and why"),
+    "corpus inspect": ("starcoder.corpus.inspect:inspect", "show what a corpus holds, what was left out, and why"),
+    "corpus opt-out": ("starcoder.corpus.forget:forget", "take repositories out of a finished corpus and its shards"),
     "tokenizer train": ("starcoder.corpus.vocabulary:train_tokenizer", "train the byte-level BPE on a corpus (§5.3)"),
     "tokenize": ("starcoder.training.shards:tokenize", "write a corpus as token shards"),
     "fit": ("starcoder.training.fit:run", "train: pretraining or fine-tuning, by recipe (§5.5-5.6)"),
@@ -92,12 +93,13 @@ def _call(function: Callable[..., Any], prog: str, args: list[str]) -> None:
     from jsonargparse import ArgumentError, ArgumentParser
 
     parser = ArgumentParser(prog=prog, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="A YAML file of these options.")
     parser.add_function_arguments(function, as_positional=False)
     try:
-        options = parser.instantiate(parser.parse_args(args))
+        options = vars(parser.instantiate(parser.parse_args(args)))
     except ArgumentError as error:
         raise UserError(f"{prog.removeprefix('starcoder ')}: {one_line(error)}") from None
-    function(**options)
+    function(**{name: value for name, value in options.items() if name != "config"})
 
 
 def _disk_is_full(error: BaseException | None) -> bool:

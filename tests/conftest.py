@@ -14,6 +14,7 @@ import pytest
 
 from starcoder import tokenizer as tokenizers
 from starcoder.corpus.document import Document, write_documents
+from starcoder.executors import Execution
 from starcoder.training.shards import tokenize
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +45,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         write_documents(chain.corpus, split, part)
     tokenizers.train((document.content for document in documents), VOCAB_SIZE).save(chain.tokenizer)
     for split, folder in (("train", chain.train), ("validation", chain.validation)):
-        tokenize(chain.corpus, chain.tokenizer, folder, split=split, num_workers=0)
+        tokenize(chain.corpus, chain.tokenizer, folder, split=split, execution=Execution(workers=1))
     return chain
 
 

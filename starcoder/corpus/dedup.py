@@ -1,17 +1,19 @@
-"""Deduplication (paper §5.1): exact copies by hash, near-duplicates by MinHash, LSH and the true Jaccard similarity.
+"""Deduplication (paper §5.1): MinHash and LSH find candidates, and the true Jaccard similarity decides.
 
 A document is the set of its shingles, the windows of five consecutive words. MinHash signatures of two sets agree in
-each of their 256 places with a probability equal to the Jaccard similarity J of the sets. LSH cuts 250 places into 25
-bands of 10: two documents are candidates when one band is equal, which happens with probability 1 - (1 - J^10)^25 (0.51
-at J = 0.7, 0.94 at 0.8). Candidates are then compared exactly, so that nothing is called a duplicate by chance.
+each of their 250 places with a probability equal to the Jaccard similarity J of the sets. LSH cuts them into 25 bands
+of 10: two documents are candidates when one band is equal, which happens with probability 1 - (1 - J^10)^25 (0.51 at
+J = 0.7, 0.94 at 0.8). Chains of candidates make clusters, in which the ends of a chain need not be similar at all: so
+each cluster is cut into stars. The best document is kept and takes away what is truly similar to it, then the best of
+the others, and so on. Nothing is left out by chance, or for its likeness to something that was itself left out.
+
+A document of fewer than five words has one shingle, itself: only an exact copy is its duplicate.
 """
 
 import hashlib
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -20,101 +22,138 @@ from rensa import RMinHash  # type: ignore[import-untyped]  # it ships no annota
 from starcoder.corpus.document import Document
 
 THRESHOLD = 0.7
+BANDS = 25
+ROWS = 10
 _NGRAM = 5
-_PERMUTATIONS = 256
-_BANDS = 25
-_ROWS = 10
 _SEED = 42
-_CHUNK = 512  # documents whose shingles are in memory at once
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+_PIECE = 2000  # documents of a cluster that are compared with each other
 # Words only. The released code also keeps the empty strings between adjacent separators, which makes the indentation
 # part of the shingles and hides re-indented copies.
 _WORD = re.compile(r"[A-Za-z0-9_]+")
-_BASE = np.uint64(0x9E3779B97F4A7C15)
 
 Hashes = npt.NDArray[np.uint64]
 Signatures = npt.NDArray[np.uint32]
 
 
 @dataclass(frozen=True, slots=True)
-class NearDuplicate:
-    """The `query`-th document is a near-duplicate of the `match`-th one of the index, at this Jaccard similarity."""
+class Match:
+    """The place of the document that is kept instead, and the Jaccard similarity to it."""
 
-    query: int
-    match: int
+    kept: int
     similarity: float
 
 
-def drop_exact_duplicates(documents: Iterable[Document]) -> Iterator[Document]:
-    """Yield the documents in order; a kept one whose content came before is rejected, naming the first."""
-    first: dict[bytes, str] = {}
-    for document in documents:
-        if document.rejection:
-            yield document
-            continue
-        original = first.setdefault(hashlib.sha256(document.content.encode()).digest(), document.name)
-        yield document if original == document.name else document.reject("exact duplicate", original)
+class _WordHashes(dict[str, int]):
+    """Hashes of words that are the same in every process, unlike Python's own; each is computed once."""
+
+    _MOST = 2**20
+
+    def __missing__(self, word: str) -> int:
+        if len(self) >= self._MOST:
+            self.clear()
+        value = self[word] = _hash(word)
+        return value
 
 
-def near_duplicates(
-    queries: Sequence[str], index: Sequence[str], threshold: float = THRESHOLD
-) -> Iterator[NearDuplicate]:
-    """Yield at most one text of `index` for each text of `queries` that is at least `threshold` similar to it.
-
-    Texts with fewer than five words have no shingles and are nobody's near-duplicate.
-    """
-    long = [query for query, text in enumerate(queries) if len(shingles(text))]
-    candidates = _candidates(signatures([queries[query] for query in long]), signatures(index))
-    for query, matches in zip(long, candidates, strict=True):
-        own = shingles(queries[query] if matches else "")
-        for match in sorted(matches):
-            similarity = jaccard(own, shingles(index[match]))
-            if similarity >= threshold:
-                yield NearDuplicate(query, match, similarity)
-                break
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def shingles(text: str) -> Hashes:
-    """Return the hashes of the windows of five words in `text`, in their order; empty for fewer than five words."""
-    words = np.fromiter(map(_word_hash, _WORD.findall(text)), np.uint64)
-    count = max(len(words) - _NGRAM + 1, 0)
-    windows = np.zeros(count, np.uint64)
+_word_hashes = _WordHashes()
+
+
+def shingles(text: str, kind: str = "code") -> Hashes:
+    """Return the set of shingles of `text`, as sorted hashes; texts of different kinds have none in common."""
+    return np.unique(windows(text, kind))
+
+
+def windows(text: str, kind: str = "code") -> Hashes:
+    """Return the shingles of `text` in their order, with repetitions: all that a signature needs."""
+    words = _WORD.findall(text)
+    if len(words) < _NGRAM:
+        return np.array([_hash(f"{kind}\0{text}")], np.uint64)
+    hashes = np.fromiter(map(_word_hashes.__getitem__, words), np.uint64, len(words))
+    count = len(words) - _NGRAM + 1
+    mixed = np.full(count, 0 if kind == "code" else _hash(kind), np.uint64)
     for start in range(_NGRAM):  # a polynomial in _BASE modulo 2^64: equal words in another order hash differently
-        windows = windows * _BASE + words[start : start + count]
-    return windows
+        mixed = mixed * _BASE + hashes[start : start + count]
+    return mixed
 
 
 def jaccard(a: Hashes, b: Hashes) -> float:
-    """Return |A ∩ B| / |A ∪ B| of the sets of hashes; 0 when either is empty."""
-    common = len(np.intersect1d(a, b))
-    return common / (len(np.unique(a)) + len(np.unique(b)) - common) if common else 0.0
+    """Return |A ∩ B| / |A ∪ B| of two sets of shingles."""
+    common = len(np.intersect1d(a, b, assume_unique=True))
+    return common / (len(a) + len(b) - common) if common else 0.0
 
 
-def signatures(texts: Sequence[str]) -> Signatures:
-    """Return the MinHash signatures of `texts`, shape (number of texts, 256)."""
-    rows = [np.empty((0, _PERMUTATIONS), np.uint32)]
-    for start in range(0, len(texts), _CHUNK):
-        hashes = [shingles(text) for text in texts[start : start + _CHUNK]]
-        offsets = np.cumsum([0, *map(len, hashes)], dtype=np.uint64)
-        digests = RMinHash.digest_matrix_from_flat_token_hashes(np.concatenate(hashes), offsets, _PERMUTATIONS, _SEED)
-        rows.append(np.array(digests.to_rows(), np.uint32))
-    return np.concatenate(rows)
+def signatures(sets: Sequence[Hashes]) -> Signatures:
+    """Return the MinHash signatures of sets of shingles, repeated or not: shape (number of sets, bands, rows)."""
+    if not sets:
+        return np.empty((0, BANDS, ROWS), np.uint32)
+    offsets = np.cumsum([0, *map(len, sets)], dtype=np.uint64)
+    digests = RMinHash.digest_matrix_from_flat_token_hashes(np.concatenate(sets), offsets, BANDS * ROWS, _SEED)
+    return np.array(digests.to_rows(), np.uint32).reshape(-1, BANDS, ROWS)
 
 
-def _candidates(queries: Signatures, index: Signatures) -> list[set[int]]:
-    """For each row of `queries`, the rows of `index` that have at least one band in common with it."""
-    found: list[set[int]] = [set() for _ in queries]
-    for band in range(_BANDS):
-        places = slice(band * _ROWS, (band + 1) * _ROWS)
-        buckets = defaultdict(list)
-        for query, row in enumerate(queries[:, places]):
-            buckets[row.tobytes()].append(query)
-        for match, row in enumerate(index[:, places]):
-            for query in buckets.get(row.tobytes(), ()):
-                found[query].add(match)
-    return found
+def stars(sets: Sequence[Hashes], threshold: float = THRESHOLD) -> list[Match | None]:
+    """Cut a cluster of candidates into stars.
+
+    Args:
+        sets: Shingles of each document, the one to keep most willingly first.
+        threshold: Least Jaccard similarity of a document to the one that is kept instead.
+
+    Returns:
+        For each document None when it is kept, or its match: a kept document before it. Clusters of more than 2,000
+        documents are compared in pieces of about equal length: some duplicates stay, none is removed wrongly.
+    """
+    matches: list[Match | None] = [None] * len(sets)
+    by_size = sorted(range(len(sets)), key=lambda place: len(sets[place]))
+    for start in range(0, len(by_size), _PIECE):
+        places = sorted(by_size[start : start + _PIECE])
+        for place, match in zip(places, _stars([sets[place] for place in places], threshold), strict=True):
+            matches[place] = match and Match(places[match.kept], match.similarity)
+    return matches
 
 
-@lru_cache(maxsize=2**20)
-def _word_hash(word: str) -> int:
-    """A hash that is the same in every process, unlike Python's own."""
-    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
+def _stars(sets: Sequence[Hashes], threshold: float) -> list[Match | None]:
+    sizes = np.array([len(members) for members in sets])
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    distinct, ids = np.unique(np.concatenate(sets), return_inverse=True)
+    of_center = np.zeros(len(distinct), bool)
+    matches: list[Match | None] = [None] * len(sets)
+    undecided = np.ones(len(sets), bool)
+    for center in range(len(sets)):
+        if not undecided[center]:
+            continue
+        undecided[center] = False
+        own = ids[starts[center] : starts[center + 1]]
+        of_center[own] = True
+        common = np.add.reduceat(of_center[ids], starts[:-1], dtype=np.int64)
+        of_center[own] = False
+        similarity = common / (sizes + sizes[center] - common)
+        for place in np.flatnonzero(undecided & (similarity >= threshold)):
+            matches[place] = Match(center, float(similarity[place]))
+            undecided[place] = False
+    return matches
+
+
+# What the licences of a copy ask of its user, least first; any other asks for more than attribution.
+_FREE = {"0BSD", "CC0-1.0", "MIT-0", "Unlicense", "WTFPL"}
+_ATTRIBUTION = {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "ISC", "MIT", "PSF-2.0", "Zlib"}
+
+
+def preference(document: Document) -> tuple[bool, int, int, int, str]:
+    """A sorting key of the copies of a document: the one to keep comes first.
+
+    First what the filters let pass, so that nothing is lost to a copy that they leave out; then the licence that asks
+    for least, then fewer licences, then more stars, then the name.
+    """
+    burdens = [0 if name in _FREE else 1 if name in _ATTRIBUTION else 2 for name in document.licenses]
+    return (
+        document.rejection is not None,
+        max(burdens, default=3),
+        len(burdens),
+        -(document.stars or 0),
+        f"{document.name}\0{document.source}",
+    )

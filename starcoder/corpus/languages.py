@@ -7,7 +7,6 @@ rows (one of them twice). The table below states them in one line a language: `e
 
 import re
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +158,96 @@ def language_of(path: str) -> tuple[str, str] | None:
     extension has one language in the table, whatever else uses it: `.h` is C (C++ headers too, as in the paper's data),
     `.t` is Perl, `.cmake` is CMake; `.txt`, `.1`, `.3`, `.mustache` and no extension count only beside those names.
     """
-    stem, _, rest = PurePosixPath(path).name.lower().partition(".")
+    stem, _, rest = path.rpartition("/")[2].lower().partition(".")
     extension = rest.rpartition(".")[2]
     for language in (_BY_NAME.get(stem), _BY_EXTENSION.get(extension)):
         if language and (language, extension) in THRESHOLDS:
             return language, extension
     return None
+
+
+# What interpreters, Emacs modes and Vim's file types are called, by the (language, extension) of the table.
+_NAMES = """
+awk.awk: awk gawk mawk nawk
+c.c: c
+c++.cpp: c++ cpp
+c-sharp.cs: cs csharp
+clojure.clj: clojure bb
+cmake.cmake: cmake
+coffeescript.coffee: coffee
+common-lisp.lisp: lisp common-lisp sbcl clisp ecl
+css.css: css
+dart.dart: dart
+dockerfile.: dockerfile
+elixir.exs: elixir
+emacs-lisp.el: emacs emacs-lisp
+erlang.escript: erlang escript
+f-sharp.fsx: fsharp
+fortran.f90: f90 fortran
+go.go: go
+groovy.groovy: groovy
+haskell.hs: haskell runghc runhaskell
+html.html: html
+java.java: java
+javascript.js: javascript js node nodejs rhino
+json.json: json
+julia.jl: julia
+kotlin.kts: kotlin
+lua.lua: lua luajit texlua
+makefile.: make makefile gmake
+markdown.md: markdown
+ocaml.ml: ocaml ocamlrun tuareg
+pascal.pas: pascal instantfpc
+perl.pl: perl cperl
+php.php: php
+powershell.ps1: powershell pwsh ps
+prolog.prolog: prolog swipl
+python.py: python pypy ipython jython micropython
+r.r: r rscript
+restructuredtext.rst: rst
+ruby.rb: ruby jruby macruby rbx
+rust.rs: rust
+scala.scala: scala
+scheme.scm: scheme guile gosh
+shell.sh: sh bash dash ash ksh mksh zsh shell-script bats
+sql.sql: sql
+standard-ml.sml: sml
+tcl.tcl: tcl tclsh wish expect jimsh
+tcsh.tcsh: csh tcsh
+tex.tex: tex latex plaintex
+typescript.ts: typescript deno ts-node
+yaml.yaml: yaml
+"""
+_BY_TOOL = {
+    name: (language, extension)
+    for key, _, names in (line.partition(": ") for line in _NAMES.strip().splitlines())
+    for language, _, extension in [key.partition(".")]
+    for name in names.split()
+}
+_INTERPRETER = re.compile(r"#!\s*(?:\S*/env\s+(?:-\S+\s+|\w+=\S*\s+)*)?(?:\S*/)?([^\s/]+)")
+_VIM = re.compile(r"(?:^|\s)(?:vim?|ex)[<=>\d]*:.*?\b(?:ft|filetype|syn|syntax)=([\w+-]+)")
+_VIM_LINES = 5
+_LOOKED_AT = 2000  # bytes at either end of a file
+
+
+def language_of_content(data: bytes) -> tuple[str, str] | None:
+    """Return the (language, extension) that a file without extension states for itself, or None.
+
+    Precedence: the mode that it asks Emacs or Vim for, as some scripts begin in another language only to find their
+    interpreter; then the interpreter on its first line. The extension is the language's most usual one in the table.
+    """
+    head = data[:_LOOKED_AT].decode(errors="replace").split("\n")
+    tail = data[-_LOOKED_AT:].decode(errors="replace").split("\n")
+    matches = [_VIM.search(line) for line in (*head[:_VIM_LINES], *tail[-_VIM_LINES - 1 :])]
+    matches.append(_INTERPRETER.match(head[0]))
+    names = [*map(_emacs_mode, head[:2]), *(match[1] for match in matches if match)]
+    found = (_BY_TOOL.get(re.sub(r"[\d.]+$", "", name.lower())) for name in names)
+    return next(filter(None, found), None)
+
+
+def _emacs_mode(line: str) -> str:
+    """`-*- python -*-`, or `-*- coding: utf-8; mode: python -*-`; empty when there is nothing of the kind."""
+    inside = line.split("-*-")[1:-1]
+    stated = [part.strip() for part in "".join(inside[:1]).split(";")]
+    modes = [part[5:].strip() for part in stated if part.lower().startswith("mode:")]
+    return (modes or stated)[0]

@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from starcoder.cli import run as starcoder
-from starcoder.corpus.sources import find_repositories, fingerprint
+from starcoder.corpus.sources import fingerprint
+from starcoder.corpus.sources.installed import Installed
 from starcoder.errors import UserError
 from starcoder.smoke.metrics import read_metrics
 from starcoder.smoke.stage import Stage, Workspace, states
@@ -30,7 +31,14 @@ FINETUNE_SHARE = 0.1
 """Share of the training time that the Python fine-tuning gets."""
 RECIPES = ("smoke.yaml", "smoke-python.yaml")
 _BEFORE_TRAINING = ("corpus", "tokenizer", "shards-train", "shards-python", "shards-validation", "pace")
-_TOKENS_CODE = ("tokenizer.py", "training/shards.py", "training/stream.py")
+_TOKENS_CODE = (
+    "tokenizer.py",
+    "executors.py",
+    "corpus/formatting.py",
+    "corpus/mix.py",
+    "training/shards.py",
+    "training/stream.py",
+)
 _TRAINING_CODE = ("tokenizer.py", "model.py", "linear.py", "loss.py", "training")
 
 
@@ -114,11 +122,11 @@ def data_stages(root: Path, max_bytes: int) -> list[Stage]:
         "tokenizer train", corpus=corpus, output=tokenizer, vocab_size=VOCAB_SIZE, sample_bytes=TOKENIZER_BYTES
     )
     stages = [
-        Stage("corpus", build, code=("corpus",), facts=(fingerprint(find_repositories()),)),
+        Stage("corpus", build, code=("corpus", "executors.py"), facts=(fingerprint([Installed()]),)),
         Stage("tokenizer", train, code=("tokenizer.py", "corpus/vocabulary.py"), reads=("corpus",)),
     ]
     shards: dict[str, dict[str, object]] = {
-        "train": {},
+        "train": {"mix": "paper"},
         "python": {"language": "python", "max_tokens": 6_000_000},
         "validation": {"split": "validation", "max_tokens": 1_000_000},
     }

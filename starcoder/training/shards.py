@@ -1,44 +1,57 @@
-"""Token shards: a corpus as one flat stream of token ids, in chunks that litdata streams (paper §5.3).
+"""Token shards: a corpus as one flat stream of token ids, in chunks that litdata streams (paper §5.2-5.3).
 
-    documents ─► [<reponame>R <filename>P <gh_stars>S ⏎] content <|endoftext|> ─► chunk-0-0.bin  chunk-0-1.bin  …
-                                                                                  index.json     metadata.json
+    documents ─► mix ─► [<reponame>R <filename>P <gh_stars>S ⏎] content <|endoftext|> ─► chunk-0-0.bin  chunk-0-1.bin  …
+                                                                  index.json  metadata.json  documents.parquet
 
-Only what this module puts there is a control token: text that spells a sentinel is encoded as text. All chunks but the
-last hold the same number of tokens, so that the bytes of a folder follow from corpus, tokenizer and options, whatever
-the number of workers.
+Each shard of the corpus is a task that writes its own chunks: the bytes follow from corpus, tokenizer and options,
+whatever executor ran them and however often it was killed. `documents.parquet` leads from a token back to its file.
 """
 
 import hashlib
 import json
-import os
-import random
-import signal
-import sys
-import threading
-from collections import Counter, deque
-from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
-from dataclasses import asdict, dataclass
-from multiprocessing import get_context, parent_process
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
-from tqdm import tqdm
+from typing_extensions import override
 
-from starcoder.corpus.document import Document, read_documents
+from starcoder.corpus.document import Document, read_shard, shards
+from starcoder.corpus.formatting import segments
+from starcoder.corpus.mix import MIXES, Mix, mix_key, rates, times
 from starcoder.errors import UserError
-from starcoder.storage import atomic_folder, sha256
+from starcoder.executors import HERE, Execution, Stage, run_stages
+from starcoder.storage import atomic_file, check_replaceable, replace_folder, sha256
 from starcoder.tokenizer import Sentinel, Tokenizer, load
-from starcoder.training.stream import Chunk, ShardsMetadata
+from starcoder.training.stream import FILE, INDEX, Chunk, ShardsMetadata
 
-METADATA_RATE = 0.2
-"""Probability of each metadata field (paper §5.1)."""
-_STAR_BUCKETS = ((0, "0"), (10, "1-10"), (100, "10-100"), (1000, "100-1000"))
-_BATCH_CHARACTERS = 2**20
+_INDEX_ROWS = 100_000
+_SCHEMA_TYPES: dict[str, pa.DataType] = {
+    "start": pa.int64(),
+    "tokens": pa.int64(),
+    "repository": pa.string(),
+    "path": pa.string(),
+    "commit": pa.string(),
+    "licenses": pa.list_(pa.string()),
+    "stars": pa.int64(),
+    "language": pa.string(),
+    "kind": pa.string(),
+    "sha256": pa.string(),
+    "source": pa.string(),
+    "copies": pa.int64(),
+}
+_SCHEMA = pa.schema(_SCHEMA_TYPES)
+_COPIED = _SCHEMA.names[2:]
 _LITDATA_TYPES = {"uint16": "no_header_numpy:5", "uint32": "no_header_numpy:6"}
 _LITDATA_CONFIG = {
     "chunk_bytes": None,
@@ -59,10 +72,11 @@ def tokenize(
     output: Path,
     split: str = "train",
     language: str | None = None,
+    mix: Literal["paper", "natural"] | Mix = "natural",
     max_tokens: int | None = None,
-    num_workers: int | None = None,
     seed: int = 1234,
     chunk_tokens: int = 2**25,
+    execution: Execution = HERE,
 ) -> None:
     """Write the documents of a corpus as token shards.
 
@@ -72,60 +86,46 @@ def tokenize(
         output: folder to write the shards to; an older one is replaced when the new one is complete.
         split: which documents of the corpus, "train" or "validation".
         language: only the documents of this language, such as "python"; all of them by default.
-        max_tokens: stop before the first document that would exceed this number of tokens.
-        num_workers: processes that tokenize; one a CPU core by default, and 0 tokenizes in this process.
-        seed: seed of the choice of metadata (repository, path, stars) that precedes a document.
+        mix: how often documents of each language are taken: as they are, as in the paper, or by weights and caps.
+        max_tokens: most tokens to write; each shard of the corpus stops before the document that exceeds its share.
+        seed: seed of the mix, and of the choice of metadata (repository, path, stars) that precedes a document.
         chunk_tokens: tokens in a file. The tail of each file, less than a window, is not trained on: few are better.
+        execution: where the tasks run, and how many at a time.
 
     Raises:
         UserError: when corpus or tokenizer are missing or damaged, or no document is left to write.
     """
-    workers = os.cpu_count() or 1 if num_workers is None else num_workers
-    if chunk_tokens < 1 or workers < 0 or (max_tokens is not None and max_tokens < 1):
-        raise UserError("chunk_tokens and max_tokens must be at least 1, num_workers at least 0")
+    if chunk_tokens < 1 or (max_tokens is not None and max_tokens < 1):
+        raise UserError("chunk_tokens and max_tokens must be at least 1")
+    execution.check()
     encoder = load(tokenizer)
-    documents = (document for document in read_documents(corpus, split) if language in (None, document.language))
-    counts: dict[str, Counter[str]] = {}
-    with (
-        atomic_folder(output, marker="chunk-0-0.bin") as partial,
-        closing(_encode_all(documents, encoder, seed, workers)) as batches,
-    ):
-        writer = _ChunkWriter(partial, _dtype(encoder), chunk_tokens)
-        for batch in _limited(batches, max_tokens, f"tokenize {split}"):
-            writer.append(batch.ids)
-            for name, length in zip(batch.languages, batch.lengths, strict=True):
-                counts.setdefault(name, Counter()).update(documents=1, tokens=length)
-        if not counts:
-            which = f"{split} documents" if language is None else f"{split} documents in {language}"
-            raise UserError(f"{corpus} has no {which} of at most {max_tokens or 'any number of'} tokens")
-        source = {"corpus": corpus.name, "split": split, "language": language, "weight": 1.0}
-        languages = {name: dict(counts[name]) for name in sorted(counts)}
-        dtype = _dtype(encoder).name
-        metadata = ShardsMetadata(encoder.digest, encoder.vocab_size, dtype, seed, [source], languages, writer.finish())
-        (partial / "metadata.json").write_text(json.dumps(asdict(metadata), indent=1) + "\n")
-
-
-def segments(document: Document, seed: int) -> list[Sentinel | str]:
-    """The document as control tokens and texts, which are encoded one by one; the last is the text with the content.
-
-    Each field is present with probability 0.2, decided by the seed and the document's name. The content follows the
-    last field and a line break in one text, as it did for the authors.
-    """
-    rng = random.Random(f"{seed} {document.name}")
-    parts: list[Sentinel | str] = []
-    for sentinel, value in (
-        (Sentinel.REPONAME, document.repository),
-        (Sentinel.FILENAME, document.path),
-        (Sentinel.GH_STARS, star_bucket(document.stars)),
-    ):
-        if rng.random() < METADATA_RATE:
-            parts += [sentinel, value]
-    return [*parts[:-1], f"{parts[-1]}\n{document.content}"] if parts else [document.content]
-
-
-def star_bucket(stars: int | None) -> str:
-    """The stars of a repository as <gh_stars> spells them; unknown counts as none."""
-    return next((name for limit, name in _STAR_BUCKETS if (stars or 0) <= limit), "1000+")
+    check_replaceable(output, FILE)
+    files = shards(corpus, split)
+    volumes = [_volumes(file, language) for file in files]
+    total = sum(volumes, Counter[str]())
+    if not total:
+        raise UserError(f"{corpus} has no {_which(split, language)}")
+    rate = rates(total, MIXES[mix] if isinstance(mix, str) else mix)
+    source = {"corpus": corpus.name, "split": split, "language": language, "weight": 1.0}
+    metadata = ShardsMetadata(encoder.digest, encoder.vocab_size, _dtype(encoder).name, seed, [source], rate, {}, [])
+    job = _Job(
+        output.resolve(),
+        tuple(str(file.resolve()) for file in files),
+        _shares([_expected(volume, rate) for volume in volumes], max_tokens),
+        str(tokenizer.resolve() if tokenizer.is_dir() else tokenizer),
+        language,
+        chunk_tokens,
+        max_tokens,
+        metadata,
+    )
+    job.open()
+    run_stages([Stage("tokenize", [_Tokenize(job)], len(files)), Stage("seal", [_Seal(job)])], job.logs, execution)
+    if execution.executor == "slurm":
+        print(f"tokenize: submitted; {output} appears when the last job has ended, logs are in {job.logs}")
+        return
+    shutil.rmtree(job.work)
+    if not output.exists():
+        raise UserError(f"{corpus} has no {_which(split, language)} of at most {max_tokens} tokens")
 
 
 def encode_document(document: Document, tokenizer: Tokenizer, seed: int) -> NDArray[Any]:
@@ -145,94 +145,217 @@ def encode_document(document: Document, tokenizer: Tokenizer, seed: int) -> NDAr
     return np.concatenate(ids, dtype=dtype, casting="unsafe")
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Encoded documents back to back, with the number of tokens and the language of each."""
-
-    ids: NDArray[Any]
-    lengths: list[int]
-    languages: list[str]
-
-
-def _encode_batch(documents: list[Document], tokenizer: Tokenizer, seed: int) -> _Batch:
-    ids = [encode_document(document, tokenizer, seed) for document in documents]
-    return _Batch(np.concatenate(ids), [len(part) for part in ids], [document.language for document in documents])
-
-
 def _dtype(tokenizer: Tokenizer) -> np.dtype[Any]:
     return np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
 
 
-def _encode_all(documents: Iterable[Document], encoder: Tokenizer, seed: int, workers: int) -> Generator[_Batch]:
-    """Encode in this process or in others, in the order of the documents."""
-    if workers == 0:
-        for batch in _batches(documents):
-            yield _encode_batch(batch, encoder, seed)
-        return
-    waiting: deque[Future[_Batch]] = deque()
-    context = get_context("fork" if sys.platform == "linux" else "spawn")  # a fork has the tokenizer at once
-    with ProcessPoolExecutor(workers, context, _start_worker, (encoder, seed)) as pool:
-        try:
-            for batch in _batches(documents):
-                waiting.append(pool.submit(_encode_in_worker, batch))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool:
-            raise UserError("a tokenizing process died, perhaps for want of memory; use fewer num_workers") from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _which(split: str, language: str | None) -> str:
+    return f"{split} documents" if language is None else f"{split} documents in {language}"
 
 
-_worker: tuple[Tokenizer, int]
-"""Tokenizer and seed of this process, if it is a worker."""
+def _volumes(shard: Path, language: str | None) -> Counter[str]:
+    """Bytes of the documents to take from a shard, and one for the end of each, by key of the mix."""
+    frame = pl.scan_parquet(shard).group_by("language", "kind").agg(pl.col("size").sum() + pl.len())
+    volumes: Counter[str] = Counter()
+    for name, kind, size in frame.collect().iter_rows():
+        if language in (None, name):
+            volumes[mix_key(name, kind)] += size
+    return volumes
 
 
-def _start_worker(tokenizer: Tokenizer, seed: int) -> None:
-    """Leave Ctrl-C to the parent, and end with it: a parent that was killed cannot tell its workers to stop."""
-    global _worker  # noqa: PLW0603  # what a process pool's initializer is for
-    _worker = tokenizer, seed
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+def _expected(volumes: Mapping[str, int], rate: Mapping[str, float]) -> float:
+    return sum(volume * rate[key] for key, volume in volumes.items())
 
 
-def _exit_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+def _shares(sizes: list[float], max_tokens: int | None) -> tuple[int | None, ...]:
+    """Most tokens of each shard: in proportion to its size, `max_tokens` together."""
+    if max_tokens is None:
+        return (None,) * len(sizes)
+    borders = np.floor(np.cumsum([0.0, *sizes]) / sum(sizes) * max_tokens)
+    return tuple(int(share) for share in np.diff(borders))
 
 
-def _encode_in_worker(documents: list[Document]) -> _Batch:
-    return _encode_batch(documents, *_worker)
+@dataclass(frozen=True)
+class _Job:
+    """What the tasks need to know; picklable.
+
+    Attributes:
+        output: folder of the shards.
+        files: shards of the corpus, a task each.
+        limits: most tokens of each task.
+        tokenizer: its folder or repository.
+        language: the only language to take.
+        chunk_tokens: tokens in a file.
+        max_tokens: most tokens in all.
+        metadata: all but what the tasks count.
+    """
+
+    output: Path
+    files: tuple[str, ...]
+    limits: tuple[int | None, ...]
+    tokenizer: str
+    language: str | None
+    chunk_tokens: int
+    max_tokens: int | None
+    metadata: ShardsMetadata
+
+    @property
+    def work(self) -> Path:
+        return self.output.with_name(f"{self.output.name}.work")
+
+    @property
+    def logs(self) -> Path:
+        return self.work / "logs"
+
+    def open(self) -> None:
+        """Prepare the work folder; what a killed run of the same job left there is kept."""
+        states = [(file, Path(file).stat().st_size, Path(file).stat().st_mtime_ns) for file in self.files]
+        facts = json.dumps([states, self.limits, self.language, self.chunk_tokens, asdict(self.metadata)])
+        marker = self.work / "job.json"
+        if not (marker.is_file() and marker.read_text() == facts):
+            shutil.rmtree(self.work, ignore_errors=True)
+            with atomic_file(marker) as partial:
+                partial.write_text(facts)
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    characters = 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document.content)
-        if characters >= _BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
+class _Step(PipelineStep):  # type: ignore[misc]  # datatrove ships no annotations
+    type = "token shards"
+
+    def __init__(self, job: _Job) -> None:
+        self.name = type(self).__name__.strip("_").lower()
+        super().__init__()
+        self.job = job
+
+    def path(self, rank: int, suffix: str) -> Path:
+        return self.job.work / "chunks" / f"{rank:05d}{suffix}"
 
 
-def _limited(batches: Iterable[_Batch], max_tokens: int | None, title: str) -> Iterator[_Batch]:
-    """Pass on whole documents up to `max_tokens`, and show how far it is."""
-    with tqdm(desc=title, total=max_tokens, unit="tok", unit_scale=True) as progress:
-        for batch in batches:
-            fit = len(batch.lengths)
-            if max_tokens is not None:
-                fit = int(np.searchsorted(np.cumsum(batch.lengths), max_tokens - progress.n, side="right"))
-            tokens = sum(batch.lengths[:fit])
-            yield _Batch(batch.ids[:tokens], batch.lengths[:fit], batch.languages[:fit])
-            progress.update(tokens)
-            if fit < len(batch.lengths):
-                return
+class _Tokenize(_Step):
+    """Writes the chunks of one shard of the corpus, the index of its documents, and what they add up to."""
+
+    @cached_property
+    def _encoder(self) -> Tokenizer:
+        return _load(self.job.tokenizer)
+
+    @override
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
+        folder = self.path(rank, "")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        writer = _ChunkWriter(folder, np.dtype(self.job.metadata.dtype), self.job.chunk_tokens)
+        counts: dict[str, Counter[str]] = {}
+        with _IndexWriter(self.path(rank, ".parquet")) as index:
+            for document, ids in self._encoded(rank):
+                writer.append(ids)
+                index.append(document, len(ids))
+                key = mix_key(document.language, document.kind)
+                counts.setdefault(key, Counter()).update(documents=1, tokens=len(ids))
+        with atomic_file(self.path(rank, ".json")) as partial:
+            partial.write_text(json.dumps({"counts": counts, "chunks": [asdict(c) for c in writer.finish()]}))
+
+    def _encoded(self, rank: int) -> Iterator[tuple[Document, NDArray[Any]]]:
+        """Whole documents up to the task's limit."""
+        left = self.job.limits[rank]
+        for document in self._mixed(Path(self.job.files[rank])):
+            ids = encode_document(document, self._encoder, self.job.metadata.seed)
+            if left is not None:
+                left -= len(ids)
+                if left < 0:
+                    return
+            yield document, ids
+
+    def _mixed(self, file: Path) -> Iterator[Document]:
+        """The documents of a shard as often as the mix takes them: a second time after all have been there once."""
+        rate, seed = self.job.metadata.mix, self.job.metadata.seed
+        for turn in range(1 + int(max(rate.values()))):
+            for document in read_shard(file):
+                if self.job.language in (None, document.language):
+                    key = mix_key(document.language, document.kind)
+                    if times(document, rate[key], seed) > turn:
+                        yield document
+
+
+@lru_cache(maxsize=1)
+def _load(tokenizer: str) -> Tokenizer:
+    """The tokenizer, read once in a process."""
+    return load(tokenizer)
+
+
+class _Seal(_Step):
+    """Numbers the chunks of all tasks through, writes the indices, and puts the folder in its place."""
+
+    @override
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
+        result = self.job.work / "shards"
+        tasks = range(len(self.job.files))
+        parts = [json.loads(self.path(task, ".json").read_text()) for task in tasks]
+        if not any(part["chunks"] for part in parts):
+            return
+        shutil.rmtree(result, ignore_errors=True)
+        result.mkdir()
+        chunks: list[Chunk] = []
+        for task, part in zip(tasks, parts, strict=True):
+            for chunk in part["chunks"]:
+                name = f"chunk-0-{len(chunks)}.bin"
+                (result / name).hardlink_to(self.path(task, "") / chunk["filename"])
+                chunks.append(Chunk(**chunk | {"filename": name}))
+        counts: dict[str, Counter[str]] = {}
+        for part in parts:
+            for key, count in part["counts"].items():
+                counts.setdefault(key, Counter()).update(count)
+        languages = {key: dict(counts[key]) for key in sorted(counts)}
+        metadata = replace(self.job.metadata, languages=languages, chunks=chunks)
+        (result / FILE).write_text(json.dumps(asdict(metadata), indent=1) + "\n")
+        _write_litdata_index(result, chunks, np.dtype(metadata.dtype), self.job.chunk_tokens)
+        _join_indices([self.path(task, ".parquet") for task in tasks], result / INDEX)
+        replace_folder(result, self.job.output)
+        shutil.rmtree(self.job.work / "chunks")
+
+
+class _IndexWriter:
+    """Writes one row for each document of a shard: where its tokens begin, and what it is."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows: list[dict[str, Any]] = []
+        self._start = 0
+
+    def __enter__(self) -> Self:
+        """Open the file."""
+        self._stack = ExitStack()
+        partial = self._stack.enter_context(atomic_file(self._path))
+        self._file = self._stack.enter_context(pq.ParquetWriter(partial, _SCHEMA, compression="zstd"))
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Write what is left, and close the file."""
+        self._flush()
+        self._stack.__exit__(*error)
+
+    def append(self, document: Document, tokens: int) -> None:
+        row = {name: getattr(document, name) for name in _COPIED}
+        self._rows.append(row | {"start": self._start, "tokens": tokens})
+        self._start += tokens
+        if len(self._rows) == _INDEX_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._file.write_table(pa.Table.from_pylist(self._rows, schema=_SCHEMA))
+        self._rows = []
+
+
+def _join_indices(parts: list[Path], output: Path) -> None:
+    """Write the indices of all tasks as one, whose starts count from the first token of the first chunk."""
+    start = 0
+    with pq.ParquetWriter(output, _SCHEMA, compression="zstd") as file:
+        for part in parts:
+            tokens = 0
+            for batch in pq.ParquetFile(part).iter_batches(_INDEX_ROWS):
+                table = pa.Table.from_batches([batch])
+                shifted = pa.array(np.asarray(table["start"]) + start)
+                file.write_table(table.set_column(0, _SCHEMA.field("start"), shifted))
+                tokens += int(np.asarray(table["tokens"]).sum())
+            start += tokens
 
 
 class _ChunkWriter:
@@ -258,19 +381,9 @@ class _ChunkWriter:
                 self._flush()
 
     def finish(self) -> list[Chunk]:
-        """Write what is left, and the index that litdata reads."""
+        """Write what is left."""
         if self._parts:
             self._flush()
-        index = {
-            "chunks": [
-                {"filename": chunk.filename, "chunk_bytes": chunk.size, "chunk_size": 1, "dim": chunk.tokens}
-                for chunk in self._chunks
-            ],
-            "config": _LITDATA_CONFIG | {"chunk_size": self._size, "data_format": [_LITDATA_TYPES[self._dtype.name]]},
-            # A time stamp in litdata's own files; it only asks whether it is still the same.
-            "updated_at": hashlib.sha256("".join(chunk.sha256 for chunk in self._chunks).encode()).hexdigest()[:16],
-        }
-        (self._folder / "index.json").write_text(json.dumps(index, sort_keys=True) + "\n")
         return self._chunks
 
     def _flush(self) -> None:
@@ -282,3 +395,17 @@ class _ChunkWriter:
                 file.write(part.data)
         self._chunks.append(Chunk(path.name, tokens, path.stat().st_size, sha256(path)))
         self._parts, self._room = [], self._size
+
+
+def _write_litdata_index(folder: Path, chunks: list[Chunk], dtype: np.dtype[Any], chunk_tokens: int) -> None:
+    """Write the index that litdata reads."""
+    index = {
+        "chunks": [
+            {"filename": chunk.filename, "chunk_bytes": chunk.size, "chunk_size": 1, "dim": chunk.tokens}
+            for chunk in chunks
+        ],
+        "config": _LITDATA_CONFIG | {"chunk_size": chunk_tokens, "data_format": [_LITDATA_TYPES[dtype.name]]},
+        # A time stamp in litdata's own files; it only asks whether it is still the same.
+        "updated_at": hashlib.sha256("".join(chunk.sha256 for chunk in chunks).encode()).hexdigest()[:16],
+    }
+    (folder / "index.json").write_text(json.dumps(index, sort_keys=True) + "\n")

@@ -9,7 +9,7 @@ resume its next epoch is another one (0.2.76 under Lightning 2.6.6).
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 
 from starcoder.errors import UserError, one_line
-from starcoder.storage import sha256
+from starcoder.storage import atomic_file, sha256
 from starcoder.tokenizer import Tokenizer
 
+FILE = "metadata.json"
+INDEX = "documents.parquet"
 SHUFFLED_CHUNKS = 16
 _HASHED_BYTES = 2**28
 _NEVER_EVICT = 10**18
@@ -44,9 +46,11 @@ class ShardsMetadata:
         vocab_size: number of its tokens.
         dtype: type of one id on disk.
         seed: seed of the choice of metadata fields.
-        sources: what was read, with its weight in the mix.
+        sources: what was read.
+        mix: how often documents of each language or kind were taken.
         languages: number of documents and tokens of each language.
         chunks: the files, in order.
+        stale: why they must not be used any more; empty while they may.
     """
 
     tokenizer: str
@@ -54,8 +58,10 @@ class ShardsMetadata:
     dtype: str
     seed: int
     sources: list[dict[str, Any]]
+    mix: dict[str, float]
     languages: dict[str, dict[str, int]]
     chunks: list[Chunk]
+    stale: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,11 +127,36 @@ def open_shards(location: Path | str, tokenizer: Tokenizer | None = None, cache:
     location = str(location)
     remote = "://" in location or location.startswith("local:")
     metadata = _parse_metadata(_fetch(location, cache) if remote else _read(location), location)
+    if metadata.stale:
+        raise UserError(f"the shards {location} are stale: {metadata.stale}; run `starcoder tokenize` again")
     if not remote:
         _check_files(Path(location), metadata)
     if tokenizer is not None and tokenizer.digest != metadata.tokenizer:
         raise UserError(f"the shards {location} were made with another tokenizer; run `starcoder tokenize` again")
     return Shards(location, metadata, cache)
+
+
+def find_repositories(folder: Path) -> set[str]:
+    """The repositories whose documents are in the token shards in `folder`.
+
+    Raises:
+        UserError: when there are no shards, or their index of documents is missing.
+    """
+    import pyarrow.parquet as pq
+
+    _read(str(folder))
+    try:
+        column = pq.read_table(folder / INDEX, columns=["repository"])["repository"]
+    except OSError as error:
+        raise UserError(f"{folder / INDEX} cannot be read ({one_line(error)}); make the shards again") from None
+    return set(map(str, column.unique().to_pylist()))
+
+
+def mark_stale(folder: Path, reason: str) -> None:
+    """Make the token shards in `folder` say why they must not be trained on any more; `open_shards` then refuses."""
+    metadata = _parse_metadata(_read(str(folder)), str(folder))
+    with atomic_file(folder / FILE) as partial:
+        partial.write_text(json.dumps(asdict(replace(metadata, stale=reason)), indent=1) + "\n")
 
 
 def window_order(windows: Sequence[int], seed: int | None, epoch: int, start: int = 0) -> Iterator[int]:
@@ -155,7 +186,7 @@ def _map_nothing(_chunk_index: int, _path: str) -> None:
 
 def _read(folder: str) -> bytes:
     try:
-        return (Path(folder) / "metadata.json").read_bytes()
+        return (Path(folder) / FILE).read_bytes()
     except OSError as error:
         raise UserError(
             f"no token shards in {folder} ({error.strerror}); make them with `starcoder tokenize`"
@@ -165,13 +196,13 @@ def _read(folder: str) -> bytes:
 def _fetch(url: str, cache: Path) -> bytes:
     cache.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=cache) as folder:
-        path = Path(folder) / "metadata.json"
+        path = Path(folder) / FILE
         try:
             downloader = import_litdata().streaming.downloader.get_downloader(url, folder, [])
-            downloader.download_file(f"{url}/metadata.json", str(path))
+            downloader.download_file(f"{url}/{FILE}", str(path))
             return path.read_bytes()
         except Exception as error:  # every store raises its own
-            raise UserError(f"cannot read {url}/metadata.json: {one_line(error)}") from None
+            raise UserError(f"cannot read {url}/{FILE}: {one_line(error)}") from None
 
 
 def _parse_metadata(content: bytes, location: str) -> ShardsMetadata:
@@ -180,7 +211,7 @@ def _parse_metadata(content: bytes, location: str) -> ShardsMetadata:
         chunks = [Chunk(**chunk) for chunk in fields.pop("chunks")]
         return ShardsMetadata(**fields, chunks=chunks)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{location}/metadata.json is damaged: {one_line(error)}; make the shards again") from None
+        raise UserError(f"{location}/{FILE} is damaged: {one_line(error)}; make the shards again") from None
 
 
 def _check_files(folder: Path, metadata: ShardsMetadata) -> None:

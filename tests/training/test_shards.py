@@ -15,13 +15,16 @@ import pytest
 from numpy.typing import NDArray
 
 from starcoder.corpus.document import Document, read_documents, write_documents
+from starcoder.corpus.formatting import segments, star_bucket
 from starcoder.errors import UserError
+from starcoder.executors import Execution
 from starcoder.tokenizer import EOD, SENTINELS, Sentinel, Tokenizer, load
 from starcoder.training import shards
-from starcoder.training.shards import _ChunkWriter, encode_document, segments, star_bucket, tokenize
+from starcoder.training.shards import _ChunkWriter, _write_litdata_index, encode_document, tokenize
 from starcoder.training.stream import import_litdata, open_shards
 from tests.conftest import Tiny
 
+ONE = Execution(workers=1)
 HOSTILE = "<|endoftext|> print('<fim_prefix>') <reponame>x<filename>y<gh_stars>0\n<fim_pad>"
 
 
@@ -38,9 +41,9 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
-def write_corpus(folder: Path, documents: list[Document]) -> Path:
+def write_corpus(folder: Path, documents: list[Document], count: int = 1) -> Path:
     folder.mkdir()
-    write_documents(folder, "train", documents)
+    write_documents(folder, "train", documents, count)
     return folder
 
 
@@ -108,7 +111,7 @@ class TestContent:
 
     def test_a_sentinel_in_a_file_is_text(self, tiny: Tiny, tokenizer: Tokenizer, tmp_path: Path) -> None:
         hostile = [Document(HOSTILE, HOSTILE, "python", "py", (), 0, HOSTILE + str(i)) for i in range(40)]
-        tokenize(write_corpus(tmp_path / "corpus", hostile), tiny.tokenizer, tmp_path / "shards", num_workers=0)
+        tokenize(write_corpus(tmp_path / "corpus", hostile), tiny.tokenizer, tmp_path / "shards", execution=ONE)
         tokens = tokens_of(tmp_path / "shards")
         control = tokens[tokens < len(SENTINELS)]
         own = [part for one in hostile for part in [*segments(one, 1234), Sentinel.EOD] if isinstance(part, Sentinel)]
@@ -118,7 +121,7 @@ class TestContent:
     def test_metadata_counts_what_is_there(self, tiny: Tiny, tokenizer: Tokenizer, tmp_path: Path) -> None:
         documents = [document(f"x{i} = {i}\n", i, language=("python", "c")[i % 3 == 0]) for i in range(20)]
         corpus = write_corpus(tmp_path / "corpus", documents)
-        tokenize(corpus, tiny.tokenizer, tmp_path / "shards", num_workers=0, chunk_tokens=50, seed=5)
+        tokenize(corpus, tiny.tokenizer, tmp_path / "shards", execution=ONE, chunk_tokens=50, seed=5)
         metadata = json.loads((tmp_path / "shards" / "metadata.json").read_text())
         expected = {
             language: {
@@ -142,18 +145,36 @@ class TestContent:
         corpus = write_corpus(tmp_path / "corpus", documents)
         lengths = [len(encode_document(d, tokenizer, 1234)) for d in documents[1::2]]
         limit = sum(lengths[:4]) + lengths[4] - 1
-        tokenize(corpus, tiny.tokenizer, tmp_path / "shards", language="c", max_tokens=limit, num_workers=0)
+        tokenize(corpus, tiny.tokenizer, tmp_path / "shards", language="c", max_tokens=limit, execution=ONE)
         assert len(tokens_of(tmp_path / "shards")) == sum(lengths[:4])
 
 
 class TestBytes:
-    @pytest.mark.parametrize("workers", [1, 2])
-    def test_are_the_same_for_any_number_of_workers(
-        self, tiny: Tiny, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+    def test_are_the_same_for_any_number_of_workers_and_after_kills(
+        self, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(shards, "_BATCH_CHARACTERS", 20_000)  # many batches for each worker
-        tokenize(tiny.corpus, tiny.tokenizer, tmp_path / "shards", num_workers=workers)
-        assert digests(tmp_path / "shards") == digests(tiny.train)
+        corpus = write_corpus(tmp_path / "corpus", list(read_documents(tiny.corpus, "train")), 3)
+        tokenize(corpus, tiny.tokenizer, tmp_path / "one", execution=ONE)
+        tokenize(corpus, tiny.tokenizer, tmp_path / "two", execution=Execution(workers=2))
+        encode, calls = shards.encode_document, []
+
+        def dies_in_the_second_shard(*arguments: Any) -> NDArray[Any]:
+            calls.append(arguments)
+            if len(calls) == 20:
+                raise KeyboardInterrupt
+            return encode(*arguments)
+
+        monkeypatch.setattr(shards, "encode_document", dies_in_the_second_shard)
+        with pytest.raises(KeyboardInterrupt):
+            tokenize(corpus, tiny.tokenizer, tmp_path / "resumed", execution=ONE)
+        assert [path.name for path in sorted(tmp_path.iterdir())] == ["corpus", "one", "resumed.work", "two"]
+        done = len(list(read_documents(corpus, "train"))) // 3
+        calls.clear()
+        monkeypatch.setattr(shards, "encode_document", lambda *arguments: calls.append(arguments) or encode(*arguments))
+        tokenize(corpus, tiny.tokenizer, tmp_path / "resumed", execution=ONE)
+        assert 0 < len(calls) <= 2 * done + 2
+        assert digests(tmp_path / "one") == digests(tmp_path / "two") == digests(tmp_path / "resumed")
+        assert not list(tmp_path.glob("*.work"))
 
     @pytest.mark.parametrize("dtype", ["uint16", "uint32"])
     def test_are_those_of_litdata_s_own_writer(self, tmp_path: Path, dtype: str) -> None:
@@ -163,7 +184,7 @@ class TestBytes:
         ours = _ChunkWriter(tmp_path / "ours", np.dtype(dtype), 1000)
         for part in np.split(tokens, [3, 700, 701, 2300]):
             ours.append(part)
-        ours.finish()
+        _write_litdata_index(tmp_path / "ours", ours.finish(), np.dtype(dtype), 1000)
         loader = litdata.TokensLoader(1)
         theirs = litdata.streaming.writer.BinaryWriter(str(tmp_path / "theirs"), chunk_size=1000, item_loader=loader)
         for i, part in enumerate(np.split(tokens, [1000, 2000])):
@@ -185,7 +206,7 @@ class TestFailures:
             ({"max_tokens": 1}, "at most 1 tokens"),
             ({"max_tokens": 0}, "at least 1"),
             ({"chunk_tokens": 0}, "at least 1"),
-            ({"num_workers": -1}, "at least 0"),
+            ({"execution": Execution(workers=0)}, "at least 1"),
             ({"split": "nonsense"}, "no nonsense documents"),
             ({"tokenizer": Path("missing")}, "tokenizer"),
         ],
@@ -193,7 +214,7 @@ class TestFailures:
     def test_one_line_and_nothing_written(
         self, tiny: Tiny, tmp_path: Path, options: dict[str, Any], message: str
     ) -> None:
-        arguments = {"corpus": tiny.corpus, "tokenizer": tiny.tokenizer, "num_workers": 0} | options
+        arguments = {"corpus": tiny.corpus, "tokenizer": tiny.tokenizer, "execution": ONE} | options
         with pytest.raises(UserError, match=message) as caught:
             tokenize(output=tmp_path / "shards", **arguments)
         assert "\n" not in str(caught.value)
@@ -202,9 +223,10 @@ class TestFailures:
     def test_killed_in_the_middle_leaves_neither_shards_nor_workers(self, tiny: Tiny, tmp_path: Path) -> None:
         documents = list(read_documents(tiny.corpus, "train"))
         many = [Document(str(i), d.path, d.language, "py", (), 0, d.content) for i in range(40) for d in documents]
-        write_corpus(tmp_path / "corpus", many)
+        write_corpus(tmp_path / "corpus", many, 4)
         run = start(tmp_path, tiny, tmp_path / "shards")
         while not (workers := children_of(run.pid)):
+            assert run.poll() is None
             time.sleep(0.01)
         os.kill(run.pid, signal.SIGKILL)
         run.wait()
@@ -225,8 +247,9 @@ def start(folder: Path, tiny: Tiny, output: Path, corpus: Path | None = None) ->
     (folder / "tmp").mkdir()
     places = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp")}
     program = (
-        "import sys; from pathlib import Path; from starcoder.training.shards import tokenize;"
-        "tokenize(*map(Path, sys.argv[1:]), num_workers=2)"
+        "import sys; from pathlib import Path; from starcoder.executors import Execution;"
+        "from starcoder.training.shards import tokenize;"
+        "tokenize(*map(Path, sys.argv[1:]), execution=Execution(workers=2))"
     )
     command = [sys.executable, "-c", program, str(corpus or folder / "corpus"), str(tiny.tokenizer), str(output)]
     return subprocess.Popen(command, env=os.environ | places, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)

@@ -1,0 +1,155 @@
+"""From a candidate to a document (paper §3): opt-out, licence, language, budget, reading, malware, and the filters.
+
+All that can be said about a file without looking at any other. What is left out here has no content afterwards, except
+by the filters: their verdict is an opinion that the deduplication wants to know, so it stands beside the content.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from starcoder.corpus.document import Document, Rejection
+from starcoder.corpus.filters import DEFAULTS, FilterOptions, decode, reject_reason
+from starcoder.corpus.languages import language_of_content
+from starcoder.corpus.licenses import PERMISSIVE, file_license, is_vendored, judge_license
+from starcoder.corpus.malware import ClamScanner, Quarantine
+from starcoder.corpus.optout import OptOut
+from starcoder.corpus.sources.base import Candidate
+from starcoder.corpus.sources.notebooks import documents_of
+
+NOTEBOOK = "ipynb"
+FILTERS = "filters"
+_DETECTED_BYTES = 2**20  # largest file without extension that is read to find its language
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What decides about a single candidate; picklable.
+
+    Attributes:
+        accepted: SPDX ids of the licences to accept.
+        opt_out: Owners and repositories that asked to be left out.
+        quarantine: Files known to be malicious.
+        scanner: Virus scanner for everything else; None does not scan.
+        filters: Thresholds of the quality filters.
+        max_file_bytes: Largest file to read.
+    """
+
+    accepted: frozenset[str] = PERMISSIVE
+    opt_out: OptOut = field(default_factory=OptOut.none)
+    quarantine: Quarantine = field(default_factory=Quarantine.none)
+    scanner: ClamScanner | None = None
+    filters: FilterOptions = DEFAULTS
+    max_file_bytes: int = 10_000_000
+
+
+class Ingest:
+    """Judges candidates by `Rules`; remembers what it has decided about a licence."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+
+    @cached_property
+    def _verdicts(self) -> dict[str, tuple[str, ...] | Rejection]:
+        return {}
+
+    def listed(self, candidate: Candidate) -> Document:
+        """The candidate as a document without content, rejected by what is known before it is read."""
+        document = candidate.document
+        if document.rejection:
+            return document.reject(document.rejection.reason, document.rejection.detail, "readable")
+        matched = self.rules.opt_out.matches(document.repository)
+        if matched:
+            return document.reject("opted out", matched, "opt-out")
+        document = replace(document, evidence=candidate.license.evidence)
+        verdict = self._judge(candidate.license.expression)
+        if isinstance(verdict, Rejection):
+            return document.reject(verdict.reason, f"{verdict.detail} ({candidate.license.evidence})", "licence")
+        if document.kind == "code" and is_vendored(document.path):
+            return document.reject("vendored code", "", "licence")
+        return self._with_language(replace(document, licenses=verdict), candidate.read is not None)
+
+    def documents(self, candidate: Candidate, listed: Document) -> Iterator[Document]:
+        """Read a candidate that is still kept; a notebook gives two documents."""
+        if listed.rejection:
+            yield listed
+        elif candidate.read is None:
+            yield self._judge_text(replace(listed, content=candidate.document.content, marks=candidate.document.marks))
+        else:
+            yield from self._read(candidate, listed)
+
+    def _judge(self, expression: str) -> tuple[str, ...] | Rejection:
+        if expression not in self._verdicts:
+            self._verdicts[expression] = judge_license(expression, self.rules.accepted)
+        return self._verdicts[expression]
+
+    def _with_language(self, document: Document, readable: bool) -> Document:
+        """A notebook is in Jupyter's; what is small and has no extension stays without language until it is read."""
+        if document.language:
+            return document
+        if document.extension == NOTEBOOK:
+            return replace(document, language="jupyter")
+        most = min(_DETECTED_BYTES, self.rules.max_file_bytes)
+        undecided = readable and not document.extension and 0 < document.size <= most
+        return document if undecided else _without_language(document)
+
+    def _read(self, candidate: Candidate, listed: Document) -> Iterator[Document]:
+        assert candidate.read is not None
+        if listed.size > self.rules.max_file_bytes:
+            yield listed.reject("file too large", f"{listed.size} bytes", "readable")
+            return
+        try:
+            data = candidate.read()
+        except OSError as error:
+            yield listed.reject("unreadable", error.strerror or type(error).__name__, "readable")
+            return
+        hashed = replace(listed, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+        yield from self._judge_data(hashed if hashed.language else _with_language_of_content(hashed, data), data)
+
+    def _judge_data(self, document: Document, data: bytes) -> Iterator[Document]:
+        if document.rejection:
+            yield document
+        elif virus := self._malware(document, data):
+            yield document.reject("malware", virus, "malware")
+        elif document.extension == NOTEBOOK:
+            yield from map(self._judge_text, documents_of(document, data))
+        else:
+            text = decode(data)
+            if isinstance(text, Rejection):
+                yield document.reject(text.reason, text.detail, "readable")
+            else:
+                yield self._judge_text(replace(document, content=text))
+
+    def _malware(self, document: Document, data: bytes) -> str | None:
+        found = self.rules.quarantine.matches(document)
+        return found or (self.rules.scanner.scan(data) if self.rules.scanner else None)
+
+    def _judge_text(self, document: Document) -> Document:
+        """What the text says about itself: its hash, a licence of its own, and the filters' opinion."""
+        if document.rejection:
+            return document.reject(document.rejection.reason, document.rejection.detail, "readable")
+        if not document.language:
+            return _without_language(document)
+        try:
+            document = replace(document, sha256=hashlib.sha256(document.content.encode()).hexdigest())
+        except UnicodeEncodeError:  # JSON can spell half a character
+            return document.reject("not UTF-8", "a lone surrogate", "readable")
+        if document.kind in ("code", "notebook-script"):
+            own = file_license(document.content, document.licenses, self.rules.accepted)
+            if isinstance(own, Rejection):
+                return document.reject(own.reason, own.detail, "licence")
+            document = replace(document, licenses=own or document.licenses)
+            opinion = reject_reason(document, self.rules.filters)
+            if opinion:
+                return replace(document, rejection=replace(opinion, stage=FILTERS))
+        return document
+
+
+def _with_language_of_content(document: Document, data: bytes) -> Document:
+    found = language_of_content(data)
+    return replace(document, language=found[0], extension=found[1]) if found else _without_language(document)
+
+
+def _without_language(document: Document) -> Document:
+    return document.reject("no language of the table", document.extension, "language")

@@ -1,0 +1,165 @@
+"""Repositories in a folder: checkouts of git with what is tracked in them, or plain folders with all that is there."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from starcoder.corpus.licenses import Declaration, RepositoryLicenses
+from starcoder.corpus.sources.base import Candidate, Unit
+from starcoder.corpus.sources.files import (
+    SKIPPED,
+    File,
+    candidates,
+    files_of,
+    is_decodable,
+    origin,
+    read_texts,
+    repository_of,
+    revision,
+    undecodable,
+    units_of,
+    unusable,
+    walk,
+)
+from starcoder.corpus.sources.metadata import METADATA_FILES, read_package
+from starcoder.errors import UserError
+
+# https://host/owner/name.git, ssh://git@host:22/owner/name, git@host:owner/name; a path on a disk tells no owner.
+_REMOTE = re.compile(r"(?:(?!file:)\w+://[^/]+/|[^/:]+:(?!//))(?:.+/)?(?P<name>[^/]+/[^/]+?)(?:\.git)?/?")
+# The checkout may be somebody else's: it must be readable by us, and its configuration must not make git run programs.
+_GIT = ("git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder whose sub-folders are repositories; files beside them belong to none.
+
+    Attributes:
+        path: The folder.
+        license: Licence expression of all the repositories; without it, each declares its own.
+        name: Of the source.
+    """
+
+    path: Path
+    license: str | None = None
+    name: str = "folder"
+
+    def units(self) -> list[Unit]:
+        """One unit for each sub-folder, several for a large one.
+
+        Raises:
+            UserError: The folder is missing or has no sub-folders.
+        """
+        try:
+            with os.scandir(self.path) as entries:
+                roots = sorted(entry.name for entry in entries if entry.is_dir() and not SKIPPED.fullmatch(entry.name))
+        except OSError as error:
+            raise UserError(f"{self.path} is not a folder of repositories: {error.strerror}") from error
+        if not roots:
+            raise UserError(f"{self.path} is not a folder of repositories: each repository is a sub-folder of it")
+        return [unit for root in roots for unit in _units(self.path / root, self.license)]
+
+    def candidates(self, unit: Unit) -> Iterator[Candidate]:
+        """The tracked files of a checkout, all files of any other folder."""
+        return _candidates(self.name, self.path / repository_of(unit), self.license, unit)
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """One repository, in a folder of its own.
+
+    Attributes:
+        path: The folder.
+        license: Licence expression of the repository; without it, the repository declares its own.
+        name: Of the source.
+    """
+
+    path: Path
+    license: str | None = None
+    name: str = "repository"
+
+    def units(self) -> list[Unit]:
+        """The repository, as several units when it is large.
+
+        Raises:
+            UserError: The folder is missing or holds no files.
+        """
+        tree = _Tree(self.path.resolve())
+        files = tree.files() if self.path.is_dir() else []
+        if not files:
+            raise UserError(f"{self.path} is not a folder with files")
+        return tree.units(files, self.license)
+
+    def candidates(self, unit: Unit) -> Iterator[Candidate]:
+        """The tracked files of a checkout, all files of any other folder."""
+        return _candidates(self.name, self.path.resolve(), self.license, unit)
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """The working tree of a repository."""
+
+    root: Path
+
+    def name(self) -> str:
+        """Owner and name, as the remote `origin` has them, or else the name of the folder."""
+        remote = _REMOTE.fullmatch(self._git("config", "--get", "remote.origin.url") or "")
+        name = remote["name"] if remote else self.root.name
+        return name if is_decodable(name) else undecodable(name).path
+
+    def commit(self) -> str:
+        return self._git("rev-parse", "--verify", "--quiet", "HEAD^{commit}") or ""
+
+    def files(self) -> list[File]:
+        """What git tracks and is there; all that is there when git does not know."""
+        listing = self._git("ls-files", "-z")
+        if listing is None:
+            return walk(self.root)
+        tracked = set(listing.split("\0"))
+        tracked |= {str(parent) for path in tracked for parent in PurePosixPath(path).parents}
+        return walk(self.root, wanted=tracked.__contains__)
+
+    def units(self, files: list[File], license: str | None) -> list[Unit]:
+        return units_of(self.root.name, files, revision(files, self.commit(), self.name(), license or ""))
+
+    def _git(self, *arguments: str) -> str | None:
+        """What a git command prints, without its last line break; None when there is no repository, or a broken one.
+
+        Raises:
+            UserError: There is a checkout, but no git on this machine.
+        """
+        if not os.path.lexists(self.root / ".git"):
+            return None
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        environment["GIT_CEILING_DIRECTORIES"] = os.path.realpath(self.root.parent)  # no repository around it
+        command = [*_GIT, "-C", str(self.root), *arguments]
+        try:
+            done = subprocess.run(command, env=environment, capture_output=True, check=False)
+        except FileNotFoundError as error:
+            raise UserError(f"{self.root} is a checkout, and git is not installed to read it") from error
+        return os.fsdecode(done.stdout).rstrip("\n") if done.returncode == 0 else None
+
+
+def _units(root: Path, license: str | None) -> list[Unit]:
+    if not is_decodable(root.name):
+        return [Unit(undecodable(root.name).path, 0, "")]
+    if root.is_symlink():
+        return [Unit(root.name, 0, "")]
+    tree = _Tree(root)
+    return tree.units(tree.files(), license)
+
+
+def _candidates(source: str, root: Path, license: str | None, unit: Unit) -> Iterator[Candidate]:
+    if root.is_symlink() or not root.is_dir():
+        reason = "link" if root.is_symlink() else "unreadable"
+        return iter([unusable(origin(source, root.name), reason)])
+    tree = _Tree(root)
+    files = tree.files()
+    metadata = read_texts(root, files, METADATA_FILES.__contains__)
+    declared = Declaration(license, f"stated for the source: {license}") if license else read_package(metadata).license
+    licenses = RepositoryLicenses(declared, read_texts(root, files))
+    start = origin(source, tree.name(), tree.commit())
+    return candidates(start, files_of(unit, files), licenses, lambda path: (root / path).read_bytes())

@@ -1,0 +1,393 @@
+"""The corpus pipeline (paper §3, §5.1) as datatrove stages; every arrow is a folder of files in the work folder.
+
+    plan ─► read ─► documents/ ─► match ─► cluster ─► compare ─► star ─► verdicts/ ─► split ─► finish ─► seal ─► corpus
+              │      signatures/   (datatrove's MinHash stages 2, 3)                             │
+              └────► rejected/ ─────────────────────────────────────────────────────────────────┘
+
+A document is known by its place: the task that read it, its shard, and its row there. Content is read again only by
+tasks that each have one shard in memory, or the shingles of a part of the clusters; all else works on columns.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datatrove.pipeline.base import PipelineStep
+from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets, MinhashDedupCluster
+from datatrove.utils.hashing import HashConfig
+from typing_extensions import override
+
+from starcoder.corpus import dedup
+from starcoder.corpus.decontamination import Decontaminator
+from starcoder.corpus.document import Document, open_shard, read_shard, shard_name, write_shard
+from starcoder.corpus.ingest import Ingest
+from starcoder.corpus.plan import Plan
+from starcoder.corpus.redaction import redact_document
+from starcoder.corpus.sampling import held_out, random_key
+from starcoder.corpus.summary import seal
+from starcoder.errors import UserError
+from starcoder.executors import Stage
+from starcoder.storage import atomic_file, replace_folder
+
+_TASKS_A_PARTITION = 8
+_TASKS_A_BAND = 200
+_SIGNED_HASHES = 2**19  # shingles in memory for one call of the signature function
+_SHOWN = 8  # left-out documents of a task and reason that keep an excerpt
+_SHOWN_CLUSTERS = 20
+_SHOWN_COPIES = 3
+_EXCERPT = 20_000  # characters
+
+
+def pipeline(plan: Plan) -> list[Stage]:
+    """The stages that make the corpus of `plan`, in order."""
+    tasks = len(plan.tasks)
+    partitions = -(-tasks // _TASKS_A_PARTITION)
+    parts = dedup.BANDS * max(1, tasks // _TASKS_A_BAND)
+    work = plan.work
+    config = MinhashConfig(
+        num_buckets=dedup.BANDS, hashes_per_bucket=dedup.ROWS, hash_config=HashConfig(hash_fc="sha1", precision=32)
+    )
+    match = MinhashDedupBuckets(str(work / "signatures"), str(work / "pairs"), config=config, lines_to_buffer=-1)
+    cluster = MinhashDedupCluster(str(work / "pairs"), str(work / "clusters"), config=config, save_cluster_id=True)
+    return [
+        Stage("read", [Read(plan), Write(plan), Sign(plan)], tasks),
+        Stage("match", [Match(match, parts)], min(tasks, parts)),
+        Stage("cluster", [cluster]),
+        Stage("compare", [Compare(plan, partitions)], tasks),
+        Stage("star", [Star(plan)], partitions),
+        Stage("split", [Split(plan)]),
+        Stage("finish", [Finish(plan)], tasks),
+        Stage("seal", [Seal(plan)]),
+    ]
+
+
+class _Step(PipelineStep):  # type: ignore[misc]  # datatrove ships no annotations
+    """A step that knows the plan."""
+
+    type = "corpus"
+
+    def __init__(self, plan: Plan) -> None:
+        self.name = type(self).__name__.lower()
+        super().__init__()
+        self.plan = plan
+
+    def path(self, folder: str, number: int, suffix: str = ".parquet") -> Path:
+        """The file of a shard or partition in the work folder."""
+        return self.plan.work / folder / f"{number:05d}{suffix}"
+
+
+class Read(_Step):
+    """Yields the documents of a task's units, kept and rejected."""
+
+    @override
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        ingest = Ingest(self.plan.rules)
+        for piece in self.plan.tasks[rank]:
+            chosen = self.plan.chosen(piece)
+            for candidate in self.plan.sources[piece.source].candidates(piece.unit):
+                listed = ingest.listed(candidate)
+                if chosen is not None and not listed.rejection and listed.name not in chosen:
+                    yield listed.reject("over its repository's share", "", "budget")
+                else:
+                    yield from ingest.documents(candidate, listed)
+
+
+class Write(_Step):
+    """Writes what has content to one file, what has none to another, and yields the former."""
+
+    @override
+    def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        rejected: list[Document] = []
+        with open_shard(self.path("documents", rank)) as append:
+            for document in data:
+                if document.content:
+                    append(document)
+                    yield document
+                else:
+                    rejected.append(document)
+        write_shard(self.path("rejected", rank), rejected)
+
+
+class Sign(_Step):
+    """Writes MinHash signatures as datatrove's second stage reads them: for each band, sorted, with the rows."""
+
+    @override
+    def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> None:
+        parts = [dedup.signatures([])]
+        waiting: list[dedup.Hashes] = []
+        for document in data:
+            waiting.append(dedup.windows(document.content, document.kind))
+            if sum(map(len, waiting)) >= _SIGNED_HASHES:
+                parts.append(dedup.signatures(waiting))
+                waiting = []
+        signatures = np.concatenate([*parts, dedup.signatures(waiting)])
+        rows = np.arange(len(signatures), dtype=np.uint32)[:, None]
+        for band in range(dedup.BANDS):
+            records = np.concatenate([signatures[:, band], rows], axis=1)
+            path = self.plan.work / "signatures" / f"bucket_{band:03d}" / f"{rank:05d}.minhash.sig"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(records[np.lexsort(records.T[::-1])].astype("<u4").tobytes())
+
+
+class Match(PipelineStep):  # type: ignore[misc]
+    """datatrove's second stage, whose work comes in a multiple of the number of bands, on any number of tasks."""
+
+    type, name = "corpus", "match"
+
+    def __init__(self, buckets: MinhashDedupBuckets, parts: int) -> None:
+        super().__init__()
+        self.buckets = buckets
+        self.parts = parts
+
+    @override
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
+        for part in range(rank, self.parts, world_size):
+            self.buckets.run(None, part, self.parts)
+
+
+class Compare(_Step):
+    """Writes the shingles of a shard's candidates, for those who compare the clusters."""
+
+    def __init__(self, plan: Plan, partitions: int) -> None:
+        super().__init__(plan)
+        self.partitions = partitions
+
+    @override
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
+        clusters = self._clusters(rank)
+        rows = [
+            _member(document, rank, row, clusters[row], self.partitions)
+            for row, document in enumerate(read_shard(self.path("documents", rank)))
+            if row in clusters
+        ]
+        table = pa.Table.from_pylist(rows, schema=_MEMBERS).sort_by("partition")
+        with atomic_file(self.path("members", rank)) as partial:
+            pq.write_table(table, partial, compression="zstd", row_group_size=_MEMBER_GROUP)
+
+    def _clusters(self, rank: int) -> dict[int, int]:
+        path = self.plan.work / "clusters" / f"{rank:06d}.clusters"  # absent when nothing in the shard is a candidate
+        pairs = np.frombuffer(path.read_bytes() if path.exists() else b"", "<u4").reshape(-1, 2)
+        return dict(pairs.tolist())
+
+
+_MEMBER_GROUP = 2000
+_MEMBERS_TYPES: dict[str, pa.DataType] = {
+    "partition": pa.int64(),
+    "cluster": pa.int64(),
+    "shard": pa.int64(),
+    "row": pa.int64(),
+    "name": pa.string(),
+    "sha256": pa.string(),
+    "preference": pa.string(),
+    "shingles": pa.list_(pa.uint64()),
+}
+_MEMBERS = pa.schema(_MEMBERS_TYPES)
+_VERDICTS_TYPES: dict[str, pa.DataType] = {
+    "shard": pa.int64(),
+    "row": pa.int64(),
+    "kept": pa.string(),
+    "exact": pa.bool_(),
+    "similarity": pa.float64(),
+    "copies": pa.int64(),
+    "shown": pa.bool_(),
+}
+_VERDICTS = pa.schema(_VERDICTS_TYPES)
+
+
+def _member(document: Document, shard: int, row: int, cluster: int, partitions: int) -> dict[str, Any]:
+    return {
+        "partition": cluster % partitions,
+        "cluster": cluster,
+        "shard": shard,
+        "row": row,
+        "name": document.name,
+        "sha256": document.sha256,
+        "preference": json.dumps(dedup.preference(document)),
+        "shingles": dedup.shingles(document.content, document.kind),
+    }
+
+
+class Star(_Step):
+    """Cuts the clusters of a partition into stars, and writes a verdict for each document that has copies or is one."""
+
+    @override
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
+        files = [self.path("members", shard) for shard in range(len(self.plan.tasks))]
+        mine = [pq.read_table(file, filters=[("partition", "=", rank)]) for file in files]
+        table = pa.concat_tables(mine).combine_chunks()
+        shingles = _lists(table["shingles"])
+        clusters: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        for place, member in enumerate(table.drop_columns("shingles").to_pylist()):
+            clusters[member["cluster"]].append(member | {"place": place})
+        verdicts = [verdict for members in clusters.values() for verdict in self._verdicts(members, shingles)]
+        _show_largest(verdicts)
+        with atomic_file(self.path("verdicts", rank)) as partial:
+            pq.write_table(pa.Table.from_pylist(verdicts, schema=_VERDICTS), partial, compression="zstd")
+
+    def _verdicts(self, members: list[dict[str, Any]], shingles: list[dedup.Hashes]) -> Iterator[dict[str, Any]]:
+        members.sort(key=lambda member: json.loads(member["preference"]))
+        matches = dedup.stars([shingles[member["place"]] for member in members], self.plan.similarity)
+        copies = Counter(match.kept for match in matches if match)
+        for place, (member, match) in enumerate(zip(members, matches, strict=True)):
+            verdict = {name: member[name] for name in ("shard", "row")} | {"copies": 1 + copies[place], "shown": False}
+            if match:
+                kept = members[match.kept]
+                yield verdict | {
+                    "kept": kept["name"],
+                    "exact": kept["sha256"] == member["sha256"],
+                    "similarity": match.similarity,
+                }
+            elif copies[place]:
+                yield verdict
+
+
+def _lists(column: "pa.ChunkedArray[Any]") -> list[dedup.Hashes]:
+    """The rows of a column of lists, as views of its chunks."""
+    views = []
+    chunk: Any
+    for chunk in column.chunks:
+        values = np.asarray(chunk.values)
+        views += [values[start:end] for start, end in pairwise(np.asarray(chunk.offsets))]
+    return views
+
+
+def _show_largest(verdicts: list[dict[str, Any]]) -> None:
+    """Mark a few near-duplicates of the largest clusters, whose text is kept to be looked at."""
+    copies: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for verdict in verdicts:
+        if verdict.get("kept") and not verdict["exact"]:
+            copies[verdict["kept"]].append(verdict)
+    for kept in sorted(copies, key=lambda name: (-len(copies[name]), name))[:_SHOWN_CLUSTERS]:
+        for verdict in copies[kept][:_SHOWN_COPIES]:
+            verdict["shown"] = True
+
+
+class Split(_Step):
+    """Decides which repositories are held out, from the sizes of what will probably be kept.
+
+    If one repository is all there is, single files are held out.
+    """
+
+    @override
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
+        repositories: Counter[str] = Counter()
+        files: Counter[str] = Counter()
+        for shard in range(len(self.plan.tasks)):
+            removed = {row for row, verdict in self.plan.verdicts(shard).items() if verdict["kept"]}
+            for row, (repository, path, size) in _kept_sizes(self.path("documents", shard)):
+                if row not in removed:
+                    repositories[repository] += size
+                    if len(repositories) == 1:
+                        files[f"{repository}/{path}"] += size
+        alone = len(repositories) == 1
+        sizes = files if alone else repositories
+        if len(sizes) < 2:
+            what = "files" if alone else "repositories have files"
+            self.plan.clear()  # the same plan ends here every time
+            raise UserError(f"fewer than two {what} to keep: one is needed to train, another to validate")
+        chosen = held_out(sizes, self.plan.validation_share, self.plan.seed)
+        with atomic_file(self.plan.work / "split.json") as partial:
+            partial.write_text(json.dumps({"files": alone, "held_out": sorted(chosen)}))
+
+
+def _kept_sizes(path: Path) -> Iterator[tuple[int, tuple[str, str, int]]]:
+    columns = ["repository", "path", "size"]
+    opinion = pl.col("rejection").struct.field("reason").is_null().alias("kept")
+    frame = pl.scan_parquet(path).select(*columns, opinion).with_row_index("row").filter("kept").collect()
+    for row, *rest in frame.select("row", *columns).iter_rows():
+        yield row, (rest[0], rest[1], rest[2])
+
+
+class Finish(_Step):
+    """Applies the verdicts, decontaminates, redacts, and writes a shard of each split."""
+
+    @cached_property
+    def _decontaminator(self) -> Decontaminator:
+        return Decontaminator(self.plan.benchmarks)
+
+    @override
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
+        split = json.loads((self.plan.work / "split.json").read_text())
+        held = frozenset(split["held_out"])
+        rejected = _Rejected(self.plan.seed, read_shard(self.path("rejected", rank)))
+        kept: dict[str, list[Document]] = {"train": [], "validation": []}
+        redacted: Counter[str] = Counter()
+        verdicts = self.plan.verdicts(rank)
+        for row, document in enumerate(read_shard(self.path("documents", rank))):
+            judged = self._judge(document, verdicts.get(row))
+            if judged.rejection:
+                rejected.add(judged, document, bool(row in verdicts and verdicts[row]["shown"]))
+                continue
+            final, counts = redact_document(judged, self.plan.redactor)
+            redacted.update(counts)
+            kept["validation" if (final.name if split["files"] else final.repository) in held else "train"].append(
+                final
+            )
+        count = len(self.plan.tasks)
+        for name, documents in kept.items():
+            documents.sort(key=lambda document: random_key(self.plan.seed, f"{document.name}\0{document.source}"))
+            write_shard(self.plan.result / shard_name(name, rank, count), documents)
+        write_shard(self.plan.result / shard_name("rejected", rank, count), rejected.documents())
+        with atomic_file(self.path("redacted", rank, ".json")) as partial:
+            partial.write_text(json.dumps(redacted, sort_keys=True))
+
+    def _judge(self, document: Document, verdict: Mapping[str, Any] | None) -> Document:
+        if verdict and verdict["kept"]:
+            if verdict["exact"]:
+                return document.reject("exact duplicate", verdict["kept"], "exact duplicates")
+            detail = f"{verdict['kept']}, Jaccard {verdict['similarity']:.2f}"
+            return document.reject("near-duplicate", detail, "near-duplicates")
+        if document.rejection:
+            return document.reject(document.rejection.reason, document.rejection.detail, document.rejection.stage)
+        found = self._decontaminator.reject_reason(document)
+        if found:
+            return document.reject(found.reason, found.detail, "benchmarks")
+        return replace(document, copies=verdict["copies"]) if verdict else document
+
+
+class _Rejected:
+    """The left-out documents of a shard; a random few of each reason keep an excerpt to look at."""
+
+    def __init__(self, seed: int, documents: Iterable[Document]) -> None:
+        self._seed = seed
+        self._documents = list(documents)
+        self._excerpts: dict[str, dict[bytes, tuple[int, str]]] = defaultdict(dict)
+
+    def add(self, rejected: Document, original: Document, shown: bool) -> None:
+        assert rejected.rejection is not None
+        place, excerpt = len(self._documents), original.content[:_EXCERPT]
+        self._documents.append(replace(rejected, content=excerpt) if shown else rejected)
+        if not shown:
+            drawn = self._excerpts[rejected.rejection.reason]
+            drawn[random_key(self._seed, rejected.name)] = (place, excerpt)
+            if len(drawn) > _SHOWN:
+                del drawn[max(drawn)]
+
+    def documents(self) -> list[Document]:
+        for drawn in self._excerpts.values():
+            for place, excerpt in drawn.values():
+                self._documents[place] = replace(self._documents[place], content=excerpt)
+        return sorted(self._documents, key=lambda document: (document.name, document.source, document.kind))
+
+
+class Seal(_Step):
+    """Counts what the corpus holds, puts it in its place, and clears the work folder."""
+
+    @override
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
+        if self.plan.result.exists():  # or else it was put there just before a kill
+            redacted: Counter[str] = Counter()
+            for task in range(len(self.plan.tasks)):
+                redacted.update(json.loads(self.path("redacted", task, ".json").read_text()))
+            seal(self.plan.result, self.plan.facts, redacted)
+            replace_folder(self.plan.result, self.plan.output)
+        self.plan.clear()
