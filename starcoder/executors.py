@@ -115,7 +115,7 @@ class _Local(LocalPipelineExecutor):  # type: ignore[misc]  # datatrove ships no
     def run(self) -> None:
         ranks = self.get_incomplete_ranks()
         done = self.tasks - len(ranks)
-        with tqdm(desc=self.title, total=self.tasks, initial=done, unit="task", disable=not ranks) as progress:
+        with tqdm(desc=self.title, total=self.tasks, initial=done, unit="task") as progress:
             for _ in self._run_here(ranks) if self.workers == 1 else self._run_in_pool(ranks):
                 progress.update()
 

@@ -68,7 +68,10 @@ class Ingest:
             return document.reject(verdict.reason, f"{verdict.detail} ({candidate.license.evidence})", "licence")
         if document.kind == "code" and is_vendored(document.path):
             return document.reject("vendored code", "", "licence")
-        return self._with_language(replace(document, licenses=verdict), candidate.read is not None)
+        document = self._with_language(replace(document, licenses=verdict), candidate.read is not None)
+        if candidate.read and not document.rejection and document.size > self.rules.max_file_bytes:
+            return document.reject("file too large", f"{document.size} bytes", "readable")
+        return document
 
     def documents(self, candidate: Candidate, listed: Document) -> Iterator[Document]:
         """Read a candidate that is still kept; a notebook gives two documents."""
@@ -90,15 +93,11 @@ class Ingest:
             return document
         if document.extension == NOTEBOOK:
             return replace(document, language="jupyter")
-        most = min(_DETECTED_BYTES, self.rules.max_file_bytes)
-        undecided = readable and not document.extension and 0 < document.size <= most
+        undecided = readable and not document.extension and 0 < document.size <= _DETECTED_BYTES
         return document if undecided else _without_language(document)
 
     def _read(self, candidate: Candidate, listed: Document) -> Iterator[Document]:
         assert candidate.read is not None
-        if listed.size > self.rules.max_file_bytes:
-            yield listed.reject("file too large", f"{listed.size} bytes", "readable")
-            return
         try:
             data = candidate.read()
         except OSError as error:

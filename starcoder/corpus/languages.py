@@ -226,6 +226,7 @@ _BY_TOOL = {
 }
 _INTERPRETER = re.compile(r"#!\s*(?:\S*/env\s+(?:-\S+\s+|\w+=\S*\s+)*)?(?:\S*/)?([^\s/]+)")
 _VIM = re.compile(r"(?:^|\s)(?:vim?|ex)[<=>\d]*:.*?\b(?:ft|filetype|syn|syntax)=([\w+-]+)")
+_VERSION = re.compile(r"\d[\d.]*(?:-.*)?$")  # python3.11, perl5.36-x86_64-linux-gnu
 _VIM_LINES = 5
 _LOOKED_AT = 2000  # bytes at either end of a file
 
@@ -241,8 +242,8 @@ def language_of_content(data: bytes) -> tuple[str, str] | None:
     matches = [_VIM.search(line) for line in (*head[:_VIM_LINES], *tail[-_VIM_LINES - 1 :])]
     matches.append(_INTERPRETER.match(head[0]))
     names = [*map(_emacs_mode, head[:2]), *(match[1] for match in matches if match)]
-    found = (_BY_TOOL.get(re.sub(r"[\d.]+$", "", name.lower())) for name in names)
-    return next(filter(None, found), None)
+    spellings = [spelling for name in map(str.lower, names) for spelling in (name, _VERSION.sub("", name))]
+    return next((_BY_TOOL[name] for name in spellings if name in _BY_TOOL), None)
 
 
 def _emacs_mode(line: str) -> str:

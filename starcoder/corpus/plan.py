@@ -9,6 +9,7 @@ import heapq
 import json
 import shutil
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -143,14 +144,15 @@ def share_out(plan: Plan, max_bytes: int) -> None:
     Each repository and language has a fair share: a random sample of its files stays. Shares go to languages too, or
     else the rarer ones of a large repository would nearly vanish with its cap.
     """
-    sizes: dict[tuple[str, str], dict[str, int]] = {}
+    sizes: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     listed: list[tuple[str, str]] = []
     ingest = Ingest(plan.rules)
     for piece in (piece for task in plan.tasks for piece in task):
         for candidate in plan.sources[piece.source].candidates(piece.unit):
             document = ingest.listed(candidate)
             if not document.rejection:
-                sizes.setdefault((document.repository, document.language), {})[document.name] = document.size
+                # Versions of a package, or sources that overlap, have files of one name: they stay together.
+                sizes[document.repository, document.language][document.name] += document.size
                 listed.append((piece.key, document.name))
     cap = fair_share((sum(files.values()) for files in sizes.values()), max_bytes)
     chosen = {name for files in sizes.values() for name in fit(files, cap, plan.seed)}

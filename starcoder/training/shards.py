@@ -99,7 +99,7 @@ def tokenize(
         raise UserError("chunk_tokens and max_tokens must be at least 1")
     execution.check()
     encoder = load(tokenizer)
-    check_replaceable(output, FILE)
+    check_replaceable(output, "chunk-0-0.bin")
     files = shards(corpus, split)
     volumes = [_volumes(file, language) for file in files]
     total = sum(volumes, Counter[str]())

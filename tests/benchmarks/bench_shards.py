@@ -8,7 +8,6 @@ alone runs twice: on texts that its processes hold from the start, and on texts 
 import argparse
 import contextlib
 import os
-import resource
 import statistics
 import sysconfig
 import tempfile
@@ -17,13 +16,17 @@ from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 
+import psutil
+
 from starcoder.corpus.document import Document, write_documents
+from starcoder.executors import Execution
 from starcoder.tokenizer import Tokenizer, load, train
 from starcoder.training.shards import tokenize
 from starcoder.training.stream import open_shards
 
 CHARACTERS = 56_000_000
 BATCH_CHARACTERS = 2**20
+CORPUS_SHARDS = 8
 VOCAB_SIZE = 4096
 
 tokenizer: Tokenizer
@@ -38,9 +41,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        (root / "corpus").mkdir()
         documents = installed_code()
-        write_documents(root / "corpus", "train", documents)
+        write_documents(root / "corpus", "train", documents, CORPUS_SHARDS)
         train((document.content for document in documents[::8]), VOCAB_SIZE).save(root / "tokenizer")
         tokenizer = load(root / "tokenizer")
         fill_batches(documents)
@@ -55,7 +57,8 @@ def main() -> None:
                 list(workers.imap_unordered(encode, batches))
 
         def shards(processes: int) -> None:
-            tokenize(root / "corpus", root / "tokenizer", root / "shards", num_workers=processes)
+            execution = Execution(workers=processes)
+            tokenize(root / "corpus", root / "tokenizer", root / "shards", execution=execution)
 
         rounds = [[timed(run, arguments.processes) for run in (held, sent, shards)] for _ in range(arguments.rounds)]
         tokens = open_shards(root / "shards").n_tokens
@@ -104,8 +107,9 @@ def timed(run: Callable[[int], None], processes: int) -> tuple[float, float]:
 
 
 def cpu_seconds() -> float:
-    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    """Of this process, its children that have ended, and the fork server, which stays, with those that it has had."""
+    this = psutil.Process()
+    return sum(sum(process.cpu_times()[:4]) for process in (this, *this.children()))
 
 
 def show(names: list[str], rounds: list[list[tuple[float, float]]], tokens: int) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from starcoder.corpus import document as module
-from starcoder.corpus.document import Document, Rejection, read_documents, write_documents
+from starcoder.corpus.document import Document, Mark, Rejection, read_documents, write_documents
 from starcoder.errors import UserError
 
 _TEXT = st.text(alphabet=st.characters(codec="utf-8"), max_size=20)
@@ -22,7 +22,14 @@ _DOCUMENTS = st.builds(
     size=st.integers(0, 2**40),
     content=_TEXT,
     stars=st.none() | st.integers(0, 2**40),
-    rejection=st.none() | st.builds(Rejection, _TEXT, _TEXT),
+    rejection=st.none() | st.builds(Rejection, _TEXT, _TEXT, _TEXT),
+    kind=st.sampled_from(["code", "notebook-script", "notebook", "issue", "commit"]),
+    marks=st.lists(st.builds(Mark, st.integers(0, 20), _TEXT), max_size=3).map(tuple),
+    commit=_TEXT,
+    sha256=_TEXT,
+    source=_TEXT,
+    evidence=_TEXT,
+    copies=st.integers(1, 2**40),
 )
 
 
@@ -40,10 +47,10 @@ def test_round_trip(documents: list[Document], tmp_path_factory: pytest.TempPath
 
 
 def test_equal_documents_give_equal_bytes_in_several_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SHARD_BYTES", 5000)
+    monkeypatch.setattr(module, "_GROUP_CHARACTERS", 2000)  # several groups of rows in a shard
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        write_documents(tmp_path / name, "train", some_documents())
+        write_documents(tmp_path / name, "train", some_documents(), 5)
         write_documents(tmp_path / name, "validation", some_documents(3))
     shards = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
     assert len(shards) > 4

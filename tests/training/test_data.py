@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from starcoder.errors import UserError
+from starcoder.executors import Execution
 from starcoder.tokenizer import load, train
 from starcoder.training.data import TokenDataModule
 from starcoder.training.fim import fim_permute, sample_rng
@@ -35,7 +36,7 @@ STEPS = 25
 def shards(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three chunks; a step takes 4 of their windows, and `STEPS` are between two and three epochs."""
     folder = tmp_path_factory.mktemp("data") / "shards"
-    tokenize(tiny.corpus, tiny.tokenizer, folder, split="validation", num_workers=0, chunk_tokens=7000)
+    tokenize(tiny.corpus, tiny.tokenizer, folder, split="validation", execution=Execution(workers=1), chunk_tokens=7000)
     assert 2 < STEPS / (len(windows_of(folder)) // BATCH) < 3
     assert len(windows_of(folder)) % BATCH
     assert len(open_shards(folder).metadata.chunks) == 3

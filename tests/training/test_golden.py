@@ -12,6 +12,7 @@ import pytest
 
 from starcoder import tokenizer as tokenizers
 from starcoder.corpus.document import Document, write_documents
+from starcoder.executors import Execution
 from starcoder.training.shards import tokenize
 from tests.conftest import ROOT, starcoder
 
@@ -37,7 +38,7 @@ def losses(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     write_documents(root / "corpus", "train", documents)
     tokenizer = tokenizers.train([document.content for document in documents], 275)
     tokenizer.save(root / "tokenizer")
-    tokenize(root / "corpus", root / "tokenizer", root / "shards", num_workers=0)
+    tokenize(root / "corpus", root / "tokenizer", root / "shards", execution=Execution(workers=1))
     options = {
         "data.train": root / "shards",
         "data.validation": "null",

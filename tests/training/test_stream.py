@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from starcoder.errors import UserError
+from starcoder.executors import Execution
 from starcoder.tokenizer import load, train
 from starcoder.training.shards import tokenize
 from starcoder.training.stream import SHUFFLED_CHUNKS, open_shards, window_order
@@ -22,14 +23,14 @@ LENGTH = 33
 def small(tiny: Tiny, tmp_path: Path) -> Path:
     """Shards of five chunks, the last of them shorter, that a test may damage."""
     folder = tmp_path / "shards"
-    tokenize(tiny.corpus, tiny.tokenizer, folder, split="validation", num_workers=0, max_tokens=12_000)
+    tokenize(tiny.corpus, tiny.tokenizer, folder, split="validation", execution=Execution(workers=1), max_tokens=12_000)
     tokens = open_shards(folder).n_tokens
     tokenize(
         tiny.corpus,
         tiny.tokenizer,
         folder,
         split="validation",
-        num_workers=0,
+        execution=Execution(workers=1),
         max_tokens=12_000,
         chunk_tokens=tokens // 5 + 1,
     )
