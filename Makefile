@@ -12,6 +12,8 @@ SMOKE_DIR ?= build/smoke
 DEVICES ?= 1
 FRESH ?=
 
+CORPUS ?= installed
+DATA ?= build/stack
 RECIPE ?= starcoderbase
 NODES ?=
 GPUS ?=
@@ -37,7 +39,7 @@ OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smoke plan $(RUNS) finetune test check bench notebooks lock resolve clean
+.PHONY: help setup smoke corpus tokenizer shards plan $(RUNS) finetune test check bench notebooks lock resolve clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +55,18 @@ $(STAMP): $(LOCK) pyproject.toml
 
 smoke: $(STAMP) ## train a tiny StarCoder on real code in minutes [SMOKE_MINUTES=5] [DEVICES=1] [FRESH=1]
 	$(BIN)/starcoder smoke --output $(SMOKE_DIR) --minutes $(SMOKE_MINUTES) --devices $(DEVICES) $(if $(FRESH),--fresh true)
+
+corpus: $(STAMP) ## build a corpus and the page to inspect it [CORPUS=installed|stack] [DATA=build/stack] [OPTIONS=]
+	$(BIN)/starcoder corpus build --config recipes/corpus/$(CORPUS).yaml --output $(DATA)/corpus $(OPTIONS)
+	$(BIN)/starcoder corpus inspect --folder $(DATA)/corpus
+
+tokenizer: $(STAMP) ## train the tokenizer on the corpus in DATA [DATA=build/stack] [OPTIONS=]
+	$(BIN)/starcoder tokenizer train --corpus $(DATA)/corpus --output $(DATA)/tokenizer $(OPTIONS)
+
+shards: $(STAMP) ## write that corpus as token shards, mixed as in the paper: train, python, validation [DATA=build/stack] [OPTIONS=]
+	$(BIN)/starcoder tokenize --corpus $(DATA)/corpus --tokenizer $(DATA)/tokenizer --output $(DATA)/shards/train --mix paper $(OPTIONS)
+	$(BIN)/starcoder tokenize --corpus $(DATA)/corpus --tokenizer $(DATA)/tokenizer --output $(DATA)/shards/python --language python $(OPTIONS)
+	$(BIN)/starcoder tokenize --corpus $(DATA)/corpus --tokenizer $(DATA)/tokenizer --output $(DATA)/shards/validation --split validation $(OPTIONS)
 
 plan: $(STAMP) ## memory, time, cost of a run, without a GPU [RECIPE=starcoderbase] [NODES=64] [GPUS=8] [GPU=a100-80gb] [PRESET=] [CONTEXT=]
 	$(BIN)/starcoder plan --recipe $(RECIPE) $(if $(NODES),--nodes $(NODES)) $(if $(GPUS),--gpus $(GPUS)) --gpu $(GPU) \

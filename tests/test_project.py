@@ -52,7 +52,7 @@ def test_the_public_names_are_few_and_come_when_asked_for() -> None:
 def test_make_help_lists_the_targets_that_the_readme_names() -> None:
     targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     maintenance = ["help", "setup", "test", "check", "bench", "notebooks", "lock", "resolve", "clean"]
-    assert targets == {*maintenance, "smoke", "plan", "starcoderbase", "finetune"}
+    assert targets == {*maintenance, "smoke", "corpus", "tokenizer", "shards", "plan", "starcoderbase", "finetune"}
     recipes = {path.stem for path in (ROOT / "recipes").glob("*.yaml")}
     assert set(re.findall(r"make ([a-z0-9-]+)", (ROOT / "README.md").read_text())) <= targets | recipes
 

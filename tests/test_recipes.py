@@ -7,12 +7,15 @@ import pytest
 import torch
 import yaml
 
+from starcoder.cli import run as starcoder
 from starcoder.errors import UserError
 from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.training.fit import run
 from starcoder.training.recipe import chain, expand, merged
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+FOLDER = Path(__file__).parents[1] / "recipes"
+RECIPES = sorted(FOLDER.glob("*.yaml"))
+CORPORA = sorted((FOLDER / "corpus").glob("*.yaml"))
 
 # Parameters, samples a step, tokens a sample, steps, tokens in all, GPUs: arXiv 2305.06161, 2301.03988 and the scripts.
 PUBLISHED = {
@@ -45,7 +48,20 @@ def test_a_recipe_parses_against_the_code(recipe: Path, capsys: pytest.CaptureFi
             assert parsed[key] == value, key
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", CORPORA, ids=lambda path: path.stem)
+def test_a_recipe_of_a_corpus_parses_against_the_code(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        starcoder(["corpus", "build", "--config", str(recipe), "--print_config"])
+    assert stop.value.code == 0
+    parsed = values(yaml.safe_load(capsys.readouterr().out))
+    for key, value in values(yaml.safe_load(recipe.read_text())).items():
+        if key == "sources":
+            assert [{k: v for k, v in source.items() if v is not None} for source in parsed[key]] == value
+        else:
+            assert parsed[key] == value, key
+
+
+@pytest.mark.parametrize("recipe", [*RECIPES, *CORPORA], ids=lambda path: path.stem)
 def test_a_recipe_is_a_document(recipe: Path) -> None:
     """Every key carries its reason or its unit, or stands for itself: a path, a switch, the name of a class."""
     text = recipe.read_text()

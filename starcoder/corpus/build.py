@@ -19,6 +19,7 @@ from starcoder.corpus.document import Rejection
 from starcoder.corpus.filters import DEFAULTS, FilterOptions
 from starcoder.corpus.ingest import Rules
 from starcoder.corpus.licenses import accepted_licenses, judge_license
+from starcoder.corpus.lookup import visible
 from starcoder.corpus.malware import ClamScanner, Quarantine
 from starcoder.corpus.optout import OptOut
 from starcoder.corpus.plan import Plan, cut_into_tasks, share_out
@@ -160,7 +161,7 @@ def _specs(
         return [SourceSpec("repository", str(repository), license or OWN)]
     if license:
         raise UserError("--license goes with --source or --repository")
-    return sources or [SourceSpec("installed")]
+    return [SourceSpec("installed")] if sources is None else sources
 
 
 def _facts(source: Source, spec: SourceSpec) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def _report(output: Path) -> None:
     for row in summary["stages"]:
         print(f"corpus: {row['stage']:<17}{row['files']:>11,} files{row['bytes'] / 1e6:>11,.1f} MB")
     for message in summary["messages"]:
-        print(f"corpus: {message}")
+        print(f"corpus: {visible(message)}")
     if summary["redactor"] == "none":
         print("corpus: PII: not redacted")
     sizes = ", ".join(f"{split} {summary[split]['bytes'] / 1e6:,.1f} MB" for split in ("train", "validation"))

@@ -57,11 +57,11 @@ class Ingest:
     def listed(self, candidate: Candidate) -> Document:
         """The candidate as a document without content, rejected by what is known before it is read."""
         document = candidate.document
-        if document.rejection:
-            return document.reject(document.rejection.reason, document.rejection.detail, "readable")
         matched = self.rules.opt_out.matches(document.repository)
         if matched:
             return document.reject("opted out", matched, "opt-out")
+        if document.rejection:
+            return document.reject(document.rejection.reason, document.rejection.detail, "readable")
         document = replace(document, evidence=candidate.license.evidence)
         verdict = self._judge(candidate.license.expression)
         if isinstance(verdict, Rejection):

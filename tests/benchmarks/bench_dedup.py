@@ -14,6 +14,7 @@ import statistics
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -55,7 +56,7 @@ def signers(texts: list[str]) -> dict[str, Callable[[], int]]:
 
     contenders = {"ours": ours, "the original's way": _over(texts[::8], original_signature)}
     for name, step in datatrove_steps().items():
-        contenders[name] = _over(texts[::16], lambda text, step=step: datatrove_signature(step, text))
+        contenders[name] = _over(texts[::16], partial(datatrove_signature, step))
     return contenders
 
 

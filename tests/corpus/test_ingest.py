@@ -77,8 +77,8 @@ def test_order_of_the_rules() -> None:
         rejection=Rejection("link"),
     )
     steps: list[tuple[tuple[str, str] | None, dict[str, object], dict[str, object]]] = [
-        (("readable", "link"), {"rejection": None}, {}),
         (("opt-out", "opted out"), {"repository": "bob/engine"}, {}),
+        (("readable", "link"), {"rejection": None}, {}),
         (("licence", "licence not permissive"), {}, {"license": Declaration("MIT", "LICENSE")}),
         (("licence", "vendored code"), {"path": "a.pyi"}, {}),
         (("language", "no language of the table"), {"path": "a.py", "language": "python", "extension": "py"}, {}),

@@ -15,7 +15,7 @@ _KEYS = ("python", "json", "yaml", "css", "commits", "issues")
 _VOLUMES = st.dictionaries(st.sampled_from(_KEYS), st.integers(0, 10**12))
 _MIXES = st.builds(
     Mix,
-    weights=st.dictionaries(st.sampled_from(_KEYS), st.floats(0, 4)),
+    weights=st.dictionaries(st.sampled_from(_KEYS), st.just(0.0) | st.floats(0.01, 4)),
     caps=st.dictionaries(st.sampled_from(_KEYS), st.floats(0.001, 0.9)),
 )
 

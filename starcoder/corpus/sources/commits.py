@@ -16,9 +16,9 @@ from pathlib import Path
 from starcoder.corpus.document import Document, Rejection
 from starcoder.corpus.formatting import structured
 from starcoder.corpus.languages import language_of
-from starcoder.corpus.licenses import Declaration
 from starcoder.corpus.sampling import random_key
 from starcoder.corpus.sources.base import Candidate, Unit
+from starcoder.corpus.sources.folder import Tree
 from starcoder.corpus.sources.history import (
     Change,
     GitError,
@@ -116,7 +116,7 @@ class Commits:
 
     Attributes:
         path: A repository, or a folder in which repositories lie as `name` or `owner/name`.
-        license: SPDX expression of all of them; without it none of their commits has a known licence.
+        license: SPDX expression of all of them; without it each checkout declares its own, a bare repository none.
         seed: Of the choices at random.
         name: Unique among the sources of a corpus.
     """
@@ -139,19 +139,21 @@ class Commits:
 
     def candidates(self, unit: Unit) -> Iterator[Candidate]:
         """The one-file commits of a repository, file by file: at most one of each is kept."""
-        declaration = Declaration(self.license, f"declared for {self.name}" if self.license else "")
         folder = self._folders()[unit.name]
+        tree = Tree(folder)
+        repository = tree.name() if "/" in tree.name() else unit.name
+        licenses = tree.licenses(tree.files(), self.license or None)
         try:
             by_file: dict[str, list[Change]] = {}
             for change in one_file_changes(folder):
                 by_file.setdefault(change.path, []).append(change)
             with text_reader(folder, 4 * LONGEST_FILE) as read:  # a character has at most four bytes
                 for _, changes in sorted(by_file.items()):
-                    for document in self._choose(unit.name, changes, read):
-                        yield Candidate(document, declaration)
+                    for document in self._choose(repository, changes, read):
+                        yield Candidate(document, licenses.of(changes[0].path))
         except GitError as error:
-            document = Document(unit.name, "", "", "", (), 0, kind="commit", source=self.name)
-            yield Candidate(document.reject("history unreadable", str(error)), declaration)
+            document = Document(repository, "", "", "", (), 0, kind="commit", source=self.name)
+            yield Candidate(document.reject("history unreadable", str(error)), licenses.of(""))
 
     def _folders(self) -> dict[str, Path]:
         if is_repository(self.path):

@@ -87,7 +87,7 @@ class Checkout:
         Raises:
             UserError: The folder is missing or holds no files.
         """
-        tree = _Tree(self.path.resolve())
+        tree = Tree(self.path.resolve())
         files = tree.files() if self.path.is_dir() else []
         if not files:
             raise UserError(f"{self.path} is not a folder with files")
@@ -99,7 +99,7 @@ class Checkout:
 
 
 @dataclass(frozen=True)
-class _Tree:
+class Tree:
     """The working tree of a repository."""
 
     root: Path
@@ -121,6 +121,12 @@ class _Tree:
         tracked = set(listing.split("\0"))
         tracked |= {str(parent) for path in tracked for parent in PurePosixPath(path).parents}
         return walk(self.root, wanted=tracked.__contains__)
+
+    def licenses(self, files: list[File], license: str | None) -> RepositoryLicenses:
+        """What `license`, or else the metadata, and the licence files among `files` say."""
+        metadata = read_texts(self.root, files, METADATA_FILES.__contains__)
+        stated = Declaration(license, f"stated for the source: {license}") if license else None
+        return RepositoryLicenses(stated or read_package(metadata).license, read_texts(self.root, files))
 
     def units(self, files: list[File], license: str | None) -> list[Unit]:
         return units_of(self.root.name, files, revision(files, self.commit(), self.name(), license or ""))
@@ -148,7 +154,7 @@ def _units(root: Path, license: str | None) -> list[Unit]:
         return [Unit(undecodable(root.name).path, 0, "")]
     if root.is_symlink():
         return [Unit(root.name, 0, "")]
-    tree = _Tree(root)
+    tree = Tree(root)
     return tree.units(tree.files(), license)
 
 
@@ -156,10 +162,7 @@ def _candidates(source: str, root: Path, license: str | None, unit: Unit) -> Ite
     if root.is_symlink() or not root.is_dir():
         reason = "link" if root.is_symlink() else "unreadable"
         return iter([unusable(origin(source, root.name), reason)])
-    tree = _Tree(root)
+    tree = Tree(root)
     files = tree.files()
-    metadata = read_texts(root, files, METADATA_FILES.__contains__)
-    declared = Declaration(license, f"stated for the source: {license}") if license else read_package(metadata).license
-    licenses = RepositoryLicenses(declared, read_texts(root, files))
     start = origin(source, tree.name(), tree.commit())
-    return candidates(start, files_of(unit, files), licenses, lambda path: (root / path).read_bytes())
+    return candidates(start, files_of(unit, files), tree.licenses(files, license), lambda path: (root / path).read_bytes())

@@ -200,7 +200,7 @@ class TestRepository:
             *(Sentinel.COMMIT_BEFORE, "x = 1\ny = 2\nz = 3\n"),
             *(Sentinel.COMMIT_MSG, "Name the <commit_after> token in it", Sentinel.COMMIT_AFTER, new),
         ]
-        assert candidate.license == Declaration("Apache-2.0", "declared for commits")
+        assert candidate.license == Declaration("Apache-2.0", "stated for the source: Apache-2.0")
         assert pickle.loads(pickle.dumps(source)) == source
         assert Commits(tmp_path / "owner" / "name", "MIT").units()[0].name == "name"
 
@@ -209,6 +209,20 @@ class TestRepository:
         source = Commits(tmp_path)
         (candidate,) = source.candidates(source.units()[0])
         assert candidate.license == Declaration("", "")
+
+    def test_a_checkout_declares_its_own(self, tmp_path: Path) -> None:
+        repository = Repository(tmp_path / "r")
+        repository.commit("Say in its metadata what it is under", package__json='{"license": "ISC"}\n')
+        repository.commit("Write the first of its files", a__py=lines(*range(9)))
+        repository.git("remote", "add", "origin", "https://example.org/Owner/Name.git")
+        source = Commits(tmp_path)
+        candidates = {
+            candidate.document.path.partition("@")[0]: candidate
+            for unit in source.units()
+            for candidate in source.candidates(unit)
+        }
+        assert candidates["a.py"].license == Declaration("ISC", "package.json")
+        assert candidates["a.py"].document.repository == "Owner/Name"
 
     def test_which_commits_are_looked_at(self, tmp_path: Path) -> None:
         repository = Repository(tmp_path / "r")
