@@ -195,8 +195,13 @@ class KVCache:
         self.kv, self.lengths = self.kv[:, rows], self.lengths[rows]
 
 
-_CUDA = torch.cuda.is_available()
-flash_attn_func: Any = import_module("flash_attn").flash_attn_func if _CUDA and find_spec("flash_attn") else None
+def _flash_attn_func() -> Any:
+    """That of flash-attn 2, where it is installed; flash-attn-4 brings a `flash_attn` too, without it."""
+    there = torch.cuda.is_available() and find_spec("flash_attn")
+    return getattr(import_module("flash_attn"), "flash_attn_func", None) if there else None
+
+
+flash_attn_func = _flash_attn_func()
 
 
 def takes_flash_attn(device: str, dtype: torch.dtype) -> bool:

@@ -1,5 +1,8 @@
 """The decoder against transformers' `GPTBigCodeForCausalLM`, and its numbers against the paper's."""
 
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -232,6 +235,17 @@ def test_flash_attn_runs_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     assert takes_flash_attn("cuda", torch.float16)
     assert not takes_flash_attn("cuda", torch.float32)
     assert not takes_flash_attn("cpu", torch.float16)
+
+
+def test_flash_attn_4_alone_is_no_flash_attn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its modules lie in the folder of the same name."""
+    folder = ModuleType("flash_attn")
+    folder.__spec__ = ModuleSpec("flash_attn", None)
+    monkeypatch.setitem(sys.modules, "flash_attn", folder)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert model_module._flash_attn_func() is None
+    folder.flash_attn_func = len
+    assert model_module._flash_attn_func() is len
 
 
 def test_flash_attn_is_called_in_its_own_layout(monkeypatch: pytest.MonkeyPatch) -> None:

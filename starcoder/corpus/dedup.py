@@ -104,15 +104,20 @@ def stars(sets: Sequence[Hashes], threshold: float = THRESHOLD) -> list[Match | 
         threshold: Least Jaccard similarity of a document to the one that is kept instead.
 
     Returns:
-        For each document None when it is kept, or its match: a kept document before it. Clusters of more than 2,000
-        documents are compared in pieces of about equal length: some duplicates stay, none is removed wrongly.
+        For each document None when it is kept, or its match: a kept document before it. In clusters of more than 2,000
+        different sets, those of about equal size are compared: some near-duplicates stay, none is removed wrongly.
     """
+    first: dict[bytes, int] = {}
+    originals = [first.setdefault(members.tobytes(), place) for place, members in enumerate(sets)]
     matches: list[Match | None] = [None] * len(sets)
-    by_size = sorted(range(len(sets)), key=lambda place: len(sets[place]))
+    by_size = sorted(first.values(), key=lambda place: len(sets[place]))
     for start in range(0, len(by_size), _PIECE):
         places = sorted(by_size[start : start + _PIECE])
         for place, match in zip(places, _stars([sets[place] for place in places], threshold), strict=True):
             matches[place] = match and Match(places[match.kept], match.similarity)
+    for place, original in enumerate(originals):
+        if place != original:
+            matches[place] = matches[original] or Match(original, 1.0)
     return matches
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from starcoder.corpus.document import Document
 from starcoder.corpus.sampling import random_key
+from starcoder.errors import UserError
 
 _KEY_OF_KIND = {"issue": "issues", "commit": "commits", "notebook": "notebooks", "notebook-script": "notebook-scripts"}
 
@@ -44,7 +45,12 @@ def rates(volumes: Mapping[str, int], mix: Mix) -> dict[str, float]:
     """Return how often a document of each key is taken, from the bytes of each key in the corpus.
 
     What has a cap is cut down to its share of the mix that comes out; where nothing is without a cap, none holds.
+
+    Raises:
+        UserError: A weight is negative, or the caps are not shares of a whole.
     """
+    if any(weight < 0 for weight in mix.weights.values()) or not all(0 <= cap < 1 for cap in mix.caps.values()):
+        raise UserError("weights of a mix must be at least 0, its caps at least 0 and below 1")
     weighted = {key: volume * mix.weights.get(key, 1.0) for key, volume in volumes.items()}
     capped: dict[str, float] = {}
     while True:

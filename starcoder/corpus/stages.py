@@ -124,11 +124,13 @@ class Sign(_Step):
     def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> None:
         parts = [dedup.signatures([])]
         waiting: list[dedup.Hashes] = []
+        size = 0
         for document in data:
             waiting.append(dedup.windows(document.content, document.kind))
-            if sum(map(len, waiting)) >= _SIGNED_HASHES:
+            size += len(waiting[-1])
+            if size >= _SIGNED_HASHES:
                 parts.append(dedup.signatures(waiting))
-                waiting = []
+                waiting, size = [], 0
         signatures = np.concatenate([*parts, dedup.signatures(waiting)])
         rows = np.arange(len(signatures), dtype=np.uint32)[:, None]
         for band in range(dedup.BANDS):

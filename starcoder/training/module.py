@@ -114,6 +114,11 @@ class StarCoderModule(LightningModule):
         self.step_loss = self.step_loss + loss.detach() / self.trainer.accumulate_grad_batches
         return loss
 
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Take the step, and give its gradients back: Lightning would keep them until the next forward pass is over."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        optimizer.zero_grad()
+
     def configure_gradient_clipping(
         self,
         optimizer: Any,

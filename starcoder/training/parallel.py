@@ -121,11 +121,11 @@ def activation_bytes(config: StarCoderConfig, tokens: int, checkpointing: Checkp
     return config.n_layer * tokens * (values * dtype.itemsize + masks)
 
 
-def init_alone(backend: str = "gloo") -> None:
+def init_alone(backend: str = "gloo", device: torch.device | None = None) -> None:
     """Start a process group of this process alone, which needs no port, unless there is a group already."""
     stores: Any = dist  # torch does not declare them exported
     if not dist.is_initialized():
-        dist.init_process_group(backend, store=stores.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend, store=stores.HashStore(), rank=0, world_size=1, device_id=device)
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -215,7 +215,8 @@ class ShardedStrategy(ModelParallelStrategy):
         if problems := self.problems():
             raise UserError("; ".join(problems))
         if self.num_nodes * self.num_processes == 1:
-            init_alone(self._get_process_group_backend())
+            device = self.root_device if self.root_device.type == "cuda" else None
+            init_alone(self._get_process_group_backend(), device)
         self._setup_distributed()
         shard = self.shard_size or self.world_size
         mesh = init_device_mesh(
@@ -240,6 +241,8 @@ class ShardedStrategy(ModelParallelStrategy):
     @override
     def setup(self, trainer: Trainer) -> None:
         """Cut the model, and make the weights of the slices that are here."""
+        for loop in (trainer.validate_loop, trainer.fit_loop.epoch_loop.val_loop):
+            loop.inference_mode = False  # FSDP cannot gather parameters there
         resumed: list[str] = [""] * self.world_size
         dist.all_gather_object(resumed, str(trainer.ckpt_path))
         if len(set(resumed)) > 1:

@@ -118,10 +118,14 @@ class QuickModule(StarCoderModule):
 
 
 class Strategy(ShardedStrategy):
-    """Leaves model and optimizer on the device in the end: to move them to the CPU takes longer than these steps."""
+    """Drops model and optimizer in the end: to move them to the CPU takes longer than these steps."""
 
     def teardown(self) -> None:
         self.saver.wait()
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
+            optimizer.param_groups.clear()
+        self.module.model = None
 
 
 class Clock(Callback):

@@ -163,7 +163,11 @@ def test_stars_of_a_large_cluster(sets: list[Hashes], threshold: float, piece: i
             assert matches[match.kept] is None
             assert match.similarity == similarity(sets[place], sets[match.kept]) >= threshold
     assert not matches or matches[0] is None
-    by_size = sorted(range(len(sets)), key=lambda place: len(sets[place]))
+    distinct = [
+        place for place, members in enumerate(sets) if not any(np.array_equal(members, s) for s in sets[:place])
+    ]
+    by_size = sorted(distinct, key=lambda place: len(sets[place]))
+    assert all(matches[place] for place in range(len(sets)) if place not in distinct)
     for start in range(0, len(by_size), piece):
         kept = [place for place in by_size[start : start + piece] if matches[place] is None]
         assert all(similarity(sets[a], sets[b]) < threshold for a in kept for b in kept if a != b)
@@ -211,6 +215,14 @@ def test_stars_of_real_chains_remove_only_true_duplicates(pairs: list[Pair]) -> 
                 assert match.similarity == pytest.approx(true_similarity(cluster[place], cluster[match.kept]))
                 assert match.similarity >= 0.7
     assert wrong_in_chain > 5
+
+
+def test_copies_in_a_cluster_of_many_pieces_leave_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dedup, "_PIECE", 3)
+    a, b = shingles("a b c d e f g"), shingles("v w x y z")
+    near = np.union1d(a, shingles("f g h i j")[:1])
+    assert stars([a, b, a, near, b, near, a] * 5, 0.7)[:4] == [None, None, Match(0, 1.0), Match(0, 0.75)]
+    assert sum(match is None for match in stars([a, b, near] * 10, 0.7)) == 2
 
 
 def document(name: str, *licenses: str, stars: int | None = None, rejected: bool = False) -> Document:

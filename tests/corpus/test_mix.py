@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from starcoder.corpus.document import Document
 from starcoder.corpus.mix import MIXES, NATURAL, PAPER, Mix, mix_key, rates, times
+from starcoder.errors import UserError
 
 GB = 10**9
 # Volumes after the paper's filters, in MB; its other sources together have 729.95 GB.
@@ -101,3 +102,9 @@ def test_the_draw_depends_on_document_and_seed_alone() -> None:
     assert draws(0.5) != draws(0.5, kind="notebook")
     assert all(a <= b for a, b in zip(draws(0.3), draws(0.5), strict=True))
     assert draws(1.5) == [1 + n for n in draws(0.5)]
+
+
+@pytest.mark.parametrize("mix", [Mix(weights={"c": -1.0}), Mix(caps={"c": 1.0}), Mix(caps={"c": -0.1})])
+def test_what_is_no_mix_is_one_line(mix: Mix) -> None:
+    with pytest.raises(UserError, match="weights of a mix"):
+        rates({"c": 1}, mix)

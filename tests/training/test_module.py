@@ -103,6 +103,32 @@ def test_every_rank_and_micro_batch_draws_masks_of_its_own(monkeypatch: pytest.M
     assert len(seeds) == 4
 
 
+class WithGradients(StarCoderModule):
+    """Notes before each forward pass whether there are gradients."""
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        self.seen.append(any(p.grad is not None for p in self.parameters()))
+        return super().training_step(batch, batch_idx)
+
+
+def test_gradients_do_not_outlive_their_step(tiny: Tiny) -> None:
+    """A model's size in memory at the peak of the next forward pass."""
+    model = WithGradients("smoke", SHAPE)
+    model.seen = []
+    data = TokenDataModule(tiny.train, tiny.tokenizer, context_length=32, batch_size=4, global_batch_size=8)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=3,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        strategy=ShardedStrategy(),
+    )
+    trainer.fit(model, data)
+    assert model.seen == [False, True] * 3
+
+
 def test_one_batch_is_learned_by_heart(tiny: Tiny) -> None:
     data = TokenDataModule(tiny.train, tiny.tokenizer, context_length=32, batch_size=4)
     data.setup("fit")

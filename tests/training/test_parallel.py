@@ -4,6 +4,7 @@ Processes start slowly, so that all runs of one number of ranks share a launch: 
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -13,15 +14,18 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.utils.flop_counter import FlopCounterMode
 
 from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.training.checkpoint import read_weights
+from starcoder.training.data import TokenDataModule
+from starcoder.training.module import StarCoderModule
 from starcoder.training.parallel import Checkpointing, ShardedStrategy, init_alone, parallelize
 from tests.conftest import ROOT, Tiny
-from tests.training.layouts import Steps, run_job, run_jobs
+from tests.training.layouts import SHAPE, Steps, run_job, run_jobs
 
 STEPS, STOP = 20, 7
 TOLERANCE = 1e-6
@@ -259,3 +263,20 @@ def losses_of_steps(checkpointing: Checkpointing, compile_blocks: bool) -> list[
         optimizer.zero_grad()
         losses.append(loss.item())
     return losses
+
+
+def test_validation_gathers_parameters_as_training_does(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With gloo Lightning validates without inference mode, in which FSDP fails, but not with NCCL."""
+    monkeypatch.setattr("lightning.pytorch.loops.utilities._distributed_is_initialized", lambda: False)
+    module = StarCoderModule(preset="smoke", overrides=SHAPE)
+    data = TokenDataModule(tiny.train, tiny.tokenizer, SHAPE["context_length"], 2, validation=tiny.validation)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        strategy=ShardedStrategy(param_dtype="bfloat16"),
+        limit_val_batches=1,
+        logger=False,
+        enable_progress_bar=False,
+    )
+    (metrics,) = trainer.validate(module, data, verbose=False)
+    assert math.isfinite(metrics["val_loss"])
