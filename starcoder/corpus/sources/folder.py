@@ -111,6 +111,7 @@ class Tree:
         return name if is_decodable(name) else undecodable(name).path
 
     def commit(self) -> str:
+        """The revision of HEAD; empty when there is none."""
         return self._git("rev-parse", "--verify", "--quiet", "HEAD^{commit}") or ""
 
     def files(self) -> list[File]:
@@ -129,6 +130,7 @@ class Tree:
         return RepositoryLicenses(stated or read_package(metadata).license, read_texts(self.root, files))
 
     def units(self, files: list[File], license: str | None) -> list[Unit]:
+        """One unit, or several when `files` are large."""
         return units_of(self.root.name, files, revision(files, self.commit(), self.name(), license or ""))
 
     def _git(self, *arguments: str) -> str | None:
@@ -164,5 +166,5 @@ def _candidates(source: str, root: Path, license: str | None, unit: Unit) -> Ite
         return iter([unusable(origin(source, root.name), reason)])
     tree = Tree(root)
     files = tree.files()
-    start = origin(source, tree.name(), tree.commit())
-    return candidates(start, files_of(unit, files), tree.licenses(files, license), lambda path: (root / path).read_bytes())
+    start, licenses = origin(source, tree.name(), tree.commit()), tree.licenses(files, license)
+    return candidates(start, files_of(unit, files), licenses, lambda path: (root / path).read_bytes())
