@@ -58,7 +58,7 @@ smoke: $(STAMP) ## train a tiny StarCoder on real code in minutes [SMOKE_MINUTES
 
 corpus: $(STAMP) ## build a corpus and the page to inspect it [CORPUS=installed|stack] [DATA=build/stack] [OPTIONS=]
 	$(BIN)/starcoder corpus build --config recipes/corpus/$(CORPUS).yaml --output $(DATA)/corpus $(OPTIONS)
-	$(BIN)/starcoder corpus inspect --folder $(DATA)/corpus
+	$(if $(filter stack,$(CORPUS)),,$(BIN)/starcoder corpus inspect --folder $(DATA)/corpus)
 
 tokenizer: $(STAMP) ## train the tokenizer on the corpus in DATA [DATA=build/stack] [OPTIONS=]
 	$(BIN)/starcoder tokenizer train --corpus $(DATA)/corpus --output $(DATA)/tokenizer $(OPTIONS)

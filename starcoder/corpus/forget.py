@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from starcoder.corpus.inspect import page_beside
 from starcoder.corpus.optout import OptOut, apply_to_corpus
 from starcoder.corpus.summary import read_summary, recount
 from starcoder.errors import UserError
@@ -11,13 +12,14 @@ from starcoder.training.stream import find_repositories, mark_stale
 def forget(opt_out: Path, corpus: Path | None = None, shards: list[Path] | None = None) -> None:
     """Apply an opt-out list to what exists already; the corpus is edited, what cannot be edited is marked as stale.
 
-    Token shards that hold a repository of the list cannot be trained on any more: write them again from the corpus.
-    A run that was killed can be repeated. What was trained on the data before is for you to judge.
+    Token shards that hold a repository of the list cannot be trained on any more: write them again from the corpus. The
+    inspection page beside the corpus, which quotes it, is removed. A run that was killed can be repeated. What was
+    trained on the data before is for you to judge.
 
     Args:
         opt_out: File of owners and repositories, one `owner` or `owner/repo` a line.
         corpus: Folder of a corpus.
-        shards: Folders of token shards.
+        shards: Folders of token shards; of those in an object store the folder that was uploaded, to be uploaded again.
 
     Raises:
         UserError: The list, the corpus or the shards are missing or damaged.
@@ -28,7 +30,8 @@ def forget(opt_out: Path, corpus: Path | None = None, shards: list[Path] | None 
     if corpus:
         read_summary(corpus)
         moved = apply_to_corpus(corpus, listed)
-        recount(corpus)
+        recount(corpus, {"opted_out_later": listed.digest})
+        page_beside(corpus).unlink(missing_ok=True)
         print(f"{corpus}: {moved['train'] + moved['validation']:,} documents taken out")
     for folder in shards or ():
         gone = sorted(repository for repository in find_repositories(folder) if repository in listed)

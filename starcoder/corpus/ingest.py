@@ -1,7 +1,7 @@
 """From a candidate to a document (paper §3): opt-out, licence, language, budget, reading, malware, and the filters.
 
 All that can be said about a file without looking at any other. What is left out here has no content afterwards, except
-by the filters: their verdict is an opinion that the deduplication wants to know, so it stands beside the content.
+by the filters and for a benchmark in it: opinions that the deduplication wants to know stand beside the content.
 """
 
 import hashlib
@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from starcoder.corpus.benchmarks import NO_BENCHMARKS, BenchmarkStrings
+from starcoder.corpus.decontamination import Decontaminator
 from starcoder.corpus.document import Document, Rejection
 from starcoder.corpus.filters import DEFAULTS, FilterOptions, decode, reject_reason
 from starcoder.corpus.languages import language_of_content
@@ -20,6 +22,7 @@ from starcoder.corpus.sources.notebooks import documents_of
 
 NOTEBOOK = "ipynb"
 FILTERS = "filters"
+BENCHMARKS = "benchmarks"
 _DETECTED_BYTES = 2**20  # largest file without extension that is read to find its language
 
 
@@ -34,6 +37,7 @@ class Rules:
         scanner: Virus scanner for everything else; None does not scan.
         filters: Thresholds of the quality filters.
         max_file_bytes: Largest file to read.
+        benchmarks: What must not be in a training set.
     """
 
     accepted: frozenset[str] = PERMISSIVE
@@ -42,6 +46,7 @@ class Rules:
     scanner: ClamScanner | None = None
     filters: FilterOptions = DEFAULTS
     max_file_bytes: int = 10_000_000
+    benchmarks: BenchmarkStrings = NO_BENCHMARKS
 
 
 class Ingest:
@@ -49,6 +54,10 @@ class Ingest:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
+
+    @cached_property
+    def _decontaminator(self) -> Decontaminator | None:
+        return Decontaminator(self.rules.benchmarks) if self.rules.benchmarks.strings else None
 
     @cached_property
     def _verdicts(self) -> dict[str, tuple[str, ...] | Rejection]:
@@ -125,7 +134,7 @@ class Ingest:
         return found or (self.rules.scanner.scan(data) if self.rules.scanner else None)
 
     def _judge_text(self, document: Document) -> Document:
-        """What the text says about itself: its hash, a licence of its own, and the filters' opinion."""
+        """What the text says about itself: its hash, a licence of its own, and the opinions on it."""
         if document.rejection:
             return document.reject(document.rejection.reason, document.rejection.detail, "readable")
         if not document.language:
@@ -139,10 +148,17 @@ class Ingest:
             if isinstance(own, Rejection):
                 return document.reject(own.reason, own.detail, "licence")
             document = replace(document, licenses=own or document.licenses)
-            opinion = reject_reason(document, self.rules.filters)
-            if opinion:
-                return replace(document, rejection=replace(opinion, stage=FILTERS))
-        return document
+        opinion = self._opinion(document)
+        return replace(document, rejection=opinion) if opinion else document
+
+    def _opinion(self, document: Document) -> Rejection | None:
+        """What the filters, or else the benchmarks, have against a document that is legible and licensed."""
+        if document.kind in ("code", "notebook-script"):
+            filtered = reject_reason(document, self.rules.filters)
+            if filtered:
+                return replace(filtered, stage=FILTERS)
+        found = self._decontaminator.reject_reason(document) if self._decontaminator else None
+        return replace(found, stage=BENCHMARKS) if found else None
 
 
 def _with_language_of_content(document: Document, data: bytes) -> Document:

@@ -44,7 +44,7 @@ def inspect(
     elif repo is not None:
         _print(find_repository(folder, repo))
     else:
-        _overview(folder, html or folder.resolve().with_name(f"{folder.resolve().name}-report.html"), samples, seed)
+        _overview(folder, html or page_beside(folder), samples, seed)
 
 
 def _check_options(repo: str | None, shards: Path | None, position: int | None, samples: int) -> None:
@@ -62,6 +62,11 @@ def _check_options(repo: str | None, shards: Path | None, position: int | None, 
 def _print(lines: Iterable[str]) -> None:
     for line in lines:
         print(line)
+
+
+def page_beside(folder: Path) -> Path:
+    """Where the page about the corpus in `folder` is written, when no other place is named."""
+    return folder.resolve().with_name(f"{folder.resolve().name}-report.html")
 
 
 def _overview(folder: Path, html: Path, samples: int, seed: int) -> None:

@@ -6,12 +6,15 @@ the commits is used. The mix is applied once, when token shards are written, so 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 from starcoder.corpus.document import Document
+from starcoder.corpus.languages import THRESHOLDS
 from starcoder.corpus.sampling import random_key
 from starcoder.errors import UserError
 
 _KEY_OF_KIND = {"issue": "issues", "commit": "commits", "notebook": "notebooks", "notebook-script": "notebook-scripts"}
+_KEYS = {language for language, _ in THRESHOLDS} | set(_KEY_OF_KIND.values())
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,14 @@ def rates(volumes: Mapping[str, int], mix: Mix) -> dict[str, float]:
     What has a cap is cut down to its share of the mix that comes out; where nothing is without a cap, none holds.
 
     Raises:
-        UserError: A weight is negative, or the caps are not shares of a whole.
+        UserError: The mix has a key that nothing can have, a negative weight, or caps that are no shares of a whole.
     """
-    if any(weight < 0 for weight in mix.weights.values()) or not all(0 <= cap < 1 for cap in mix.caps.values()):
+    unknown = sorted({*mix.weights, *mix.caps} - _KEYS)
+    if unknown:
+        raise UserError(f"no such language or kind in a mix: {', '.join(unknown)}")
+    if not all(0 <= weight < inf for weight in mix.weights.values()) or not all(
+        0 <= cap < 1 for cap in mix.caps.values()
+    ):
         raise UserError("weights of a mix must be at least 0, its caps at least 0 and below 1")
     weighted = {key: volume * mix.weights.get(key, 1.0) for key, volume in volumes.items()}
     capped: dict[str, float] = {}

@@ -9,10 +9,12 @@ tasks that each have one shard in memory, or the shingles of a part of the clust
 """
 
 import json
+import resource
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import redirect_stderr
 from dataclasses import replace
-from functools import cached_property
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,19 +29,17 @@ from datatrove.utils.hashing import HashConfig
 from typing_extensions import override
 
 from starcoder.corpus import dedup
-from starcoder.corpus.decontamination import Decontaminator
 from starcoder.corpus.document import Document, open_shard, read_shard, shard_name, write_shard
-from starcoder.corpus.ingest import Ingest
 from starcoder.corpus.plan import Plan
 from starcoder.corpus.redaction import redact_document
 from starcoder.corpus.sampling import held_out, random_key
 from starcoder.corpus.summary import seal
 from starcoder.errors import UserError
-from starcoder.executors import Stage
+from starcoder.executors import Stage, Work, job_of
 from starcoder.storage import atomic_file, replace_folder
 
 _TASKS_A_PARTITION = 8
-_TASKS_A_BAND = 200
+_BUFFERED = 1000  # signatures of each shard that a match task has in memory
 _SIGNED_HASHES = 2**19  # shingles in memory for one call of the signature function
 _SHOWN = 8  # left-out documents of a task and reason that keep an excerpt
 _SHOWN_CLUSTERS = 20
@@ -47,26 +47,23 @@ _SHOWN_COPIES = 3
 _EXCERPT = 20_000  # characters
 
 
-def pipeline(plan: Plan) -> list[Stage]:
-    """The stages that make the corpus of `plan`, in order."""
-    tasks = len(plan.tasks)
+def pipeline(work: Work, tasks: int) -> list[Stage]:
+    """The stages that make a corpus of the plan in `work`, in order.
+
+    Args:
+        work: Work folder, prepared with a `Plan`.
+        tasks: Number of the plan's tasks.
+    """
     partitions = -(-tasks // _TASKS_A_PARTITION)
-    parts = dedup.BANDS * max(1, tasks // _TASKS_A_BAND)
-    work = plan.work
-    config = MinhashConfig(
-        num_buckets=dedup.BANDS, hashes_per_bucket=dedup.ROWS, hash_config=HashConfig(hash_fc="sha1", precision=32)
-    )
-    match = MinhashDedupBuckets(str(work / "signatures"), str(work / "pairs"), config=config, lines_to_buffer=-1)
-    cluster = MinhashDedupCluster(str(work / "pairs"), str(work / "clusters"), config=config, save_cluster_id=True)
     return [
-        Stage("read", [Read(plan), Write(plan), Sign(plan)], tasks),
-        Stage("match", [Match(match, parts)], min(tasks, parts)),
-        Stage("cluster", [cluster]),
-        Stage("compare", [Compare(plan, partitions)], tasks),
-        Stage("star", [Star(plan)], partitions),
-        Stage("split", [Split(plan)]),
-        Stage("finish", [Finish(plan)], tasks),
-        Stage("seal", [Seal(plan)]),
+        Stage("read", [Read(work), Write(work), Sign(work)], tasks),
+        Stage("match", [Match(work)], min(tasks, dedup.BANDS)),
+        Stage("cluster", [Cluster(work)]),
+        Stage("compare", [Compare(work, partitions)], tasks),
+        Stage("star", [Star(work)], partitions),
+        Stage("split", [Split(work)]),
+        Stage("finish", [Finish(work)], tasks),
+        Stage("seal", [Seal(work)]),
     ]
 
 
@@ -75,10 +72,16 @@ class _Step(PipelineStep):  # type: ignore[misc]  # datatrove ships no annotatio
 
     type = "corpus"
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, work: Work) -> None:
         self.name = type(self).__name__.lower()
         super().__init__()
-        self.plan = plan
+        self.work = work
+
+    @property
+    def plan(self) -> Plan:
+        """The plan, which a process reads once."""
+        plan: Plan = job_of(self.work)
+        return plan
 
     def path(self, folder: str, number: int, suffix: str = ".parquet") -> Path:
         """The file of a shard or partition in the work folder."""
@@ -90,7 +93,7 @@ class Read(_Step):
 
     @override
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        ingest = Ingest(self.plan.rules)
+        ingest = self.plan.ingest
         for piece in self.plan.tasks[rank]:
             chosen = self.plan.chosen(piece)
             for candidate in self.plan.sources[piece.source].candidates(piece.unit):
@@ -140,27 +143,41 @@ class Sign(_Step):
             path.write_bytes(records[np.lexsort(records.T[::-1])].astype("<u4").tobytes())
 
 
-class Match(PipelineStep):  # type: ignore[misc]
-    """datatrove's second stage, whose work comes in a multiple of the number of bands, on any number of tasks."""
+_MINHASH = MinhashConfig(
+    num_buckets=dedup.BANDS,
+    hashes_per_bucket=dedup.ROWS,
+    hash_config=HashConfig(hash_fc="sha1", precision=32),  # the type of the signatures; nothing is hashed by it
+)
 
-    type, name = "corpus", "match"
 
-    def __init__(self, buckets: MinhashDedupBuckets, parts: int) -> None:
-        super().__init__()
-        self.buckets = buckets
-        self.parts = parts
+class Match(_Step):
+    """datatrove's second stage, one band after another: pairs of documents that share it."""
 
     @override
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
-        for part in range(rank, self.parts, world_size):
-            self.buckets.run(None, part, self.parts)
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a band has a file of every shard open
+        folders = (str(self.plan.work / name) for name in ("signatures", "pairs"))
+        match = MinhashDedupBuckets(*folders, config=_MINHASH, lines_to_buffer=_BUFFERED)
+        for band in range(rank, dedup.BANDS, world_size):
+            match.run(None, band, dedup.BANDS)
+
+
+class Cluster(_Step):
+    """datatrove's third stage: the ids of all documents that have a partner are in memory, none of their text."""
+
+    @override
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
+        folders = (str(self.plan.work / name) for name in ("pairs", "clusters"))
+        with redirect_stderr(StringIO()):  # its progress bar
+            MinhashDedupCluster(*folders, config=_MINHASH, save_cluster_id=True).run()
 
 
 class Compare(_Step):
     """Writes the shingles of a shard's candidates, for those who compare the clusters."""
 
-    def __init__(self, plan: Plan, partitions: int) -> None:
-        super().__init__(plan)
+    def __init__(self, work: Work, partitions: int) -> None:
+        super().__init__(work)
         self.partitions = partitions
 
     @override
@@ -283,10 +300,11 @@ class Split(_Step):
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
         repositories: Counter[str] = Counter()
         files: Counter[str] = Counter()
+        removed = self._removed()
         for shard in range(len(self.plan.tasks)):
-            removed = {row for row, verdict in self.plan.verdicts(shard).items() if verdict["kept"]}
+            gone = set(removed.get(shard, ()))
             for row, (repository, path, size) in _kept_sizes(self.path("documents", shard)):
-                if row not in removed:
+                if row not in gone:
                     repositories[repository] += size
                     if len(repositories) == 1:
                         files[f"{repository}/{path}"] += size
@@ -294,11 +312,16 @@ class Split(_Step):
         sizes = files if alone else repositories
         if len(sizes) < 2:
             what = "files" if alone else "repositories have files"
-            self.plan.clear()  # the same plan ends here every time
+            self.work.clear()  # the same plan ends here every time
             raise UserError(f"fewer than two {what} to keep: one is needed to train, another to validate")
         chosen = held_out(sizes, self.plan.validation_share, self.plan.seed)
         with atomic_file(self.plan.work / "split.json") as partial:
             partial.write_text(json.dumps({"files": alone, "held_out": sorted(chosen)}))
+
+    def _removed(self) -> dict[int, list[int]]:
+        """The rows of each shard that are duplicates; numbers only."""
+        verdicts = pl.scan_parquet(self.plan.work / "verdicts" / "*.parquet").filter(pl.col("kept").is_not_null())
+        return dict(verdicts.group_by("shard").agg("row").collect().iter_rows())
 
 
 def _kept_sizes(path: Path) -> Iterator[tuple[int, tuple[str, str, int]]]:
@@ -310,20 +333,16 @@ def _kept_sizes(path: Path) -> Iterator[tuple[int, tuple[str, str, int]]]:
 
 
 class Finish(_Step):
-    """Applies the verdicts, decontaminates, redacts, and writes a shard of each split."""
-
-    @cached_property
-    def _decontaminator(self) -> Decontaminator:
-        return Decontaminator(self.plan.benchmarks)
+    """Applies the verdicts and the opinions, redacts, and writes a shard of each split."""
 
     @override
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
         split = json.loads((self.plan.work / "split.json").read_text())
         held = frozenset(split["held_out"])
-        rejected = _Rejected(self.plan.seed, read_shard(self.path("rejected", rank)))
+        rejected = _Rejected(self.plan, read_shard(self.path("rejected", rank)))
         kept: dict[str, list[Document]] = {"train": [], "validation": []}
         redacted: Counter[str] = Counter()
-        verdicts = self.plan.verdicts(rank)
+        verdicts = self._verdicts(rank)
         for row, document in enumerate(read_shard(self.path("documents", rank))):
             judged = self._judge(document, verdicts.get(row))
             if judged.rejection:
@@ -342,6 +361,12 @@ class Finish(_Step):
         with atomic_file(self.path("redacted", rank, ".json")) as partial:
             partial.write_text(json.dumps(redacted, sort_keys=True))
 
+    def _verdicts(self, shard: int) -> dict[int, dict[str, Any]]:
+        """What the comparison of clusters says about the documents of a shard, by row."""
+        files = sorted((self.plan.work / "verdicts").glob("*.parquet"))
+        rows = [row for file in files for row in pq.read_table(file, filters=[("shard", "=", shard)]).to_pylist()]
+        return {row["row"]: row for row in rows}
+
     def _judge(self, document: Document, verdict: Mapping[str, Any] | None) -> Document:
         if verdict and verdict["kept"]:
             if verdict["exact"]:
@@ -350,34 +375,35 @@ class Finish(_Step):
             return document.reject("near-duplicate", detail, "near-duplicates")
         if document.rejection:
             return document.reject(document.rejection.reason, document.rejection.detail, document.rejection.stage)
-        found = self._decontaminator.reject_reason(document)
-        if found:
-            return document.reject(found.reason, found.detail, "benchmarks")
         return replace(document, copies=verdict["copies"]) if verdict else document
 
 
 class _Rejected:
-    """The left-out documents of a shard; a random few of each reason keep an excerpt to look at."""
+    """The left-out documents of a shard; a random few of each reason keep an excerpt to look at, redacted as well."""
 
-    def __init__(self, seed: int, documents: Iterable[Document]) -> None:
-        self._seed = seed
+    def __init__(self, plan: Plan, documents: Iterable[Document]) -> None:
+        self._plan = plan
         self._documents = list(documents)
-        self._excerpts: dict[str, dict[bytes, tuple[int, str]]] = defaultdict(dict)
+        self._shown: dict[int, str] = {}
+        self._drawn: dict[str, dict[bytes, tuple[int, str]]] = defaultdict(dict)
 
     def add(self, rejected: Document, original: Document, shown: bool) -> None:
         assert rejected.rejection is not None
-        place, excerpt = len(self._documents), original.content[:_EXCERPT]
-        self._documents.append(replace(rejected, content=excerpt) if shown else rejected)
-        if not shown:
-            drawn = self._excerpts[rejected.rejection.reason]
-            drawn[random_key(self._seed, rejected.name)] = (place, excerpt)
-            if len(drawn) > _SHOWN:
-                del drawn[max(drawn)]
+        place, text = len(self._documents), original.content
+        self._documents.append(rejected)
+        if shown:
+            self._shown[place] = text
+            return
+        drawn = self._drawn[rejected.rejection.reason]
+        drawn[random_key(self._plan.seed, rejected.name)] = (place, text)
+        if len(drawn) > _SHOWN:
+            del drawn[max(drawn)]
 
     def documents(self) -> list[Document]:
-        for drawn in self._excerpts.values():
-            for place, excerpt in drawn.values():
-                self._documents[place] = replace(self._documents[place], content=excerpt)
+        excerpts = self._shown | dict(pair for drawn in self._drawn.values() for pair in drawn.values())
+        for place, text in excerpts.items():
+            excerpt = self._plan.redactor.redact(text).text[:_EXCERPT]
+            self._documents[place] = replace(self._documents[place], content=excerpt)
         return sorted(self._documents, key=lambda document: (document.name, document.source, document.kind))
 
 
@@ -392,4 +418,4 @@ class Seal(_Step):
                 redacted.update(json.loads(self.path("redacted", task, ".json").read_text()))
             seal(self.plan.result, self.plan.facts, redacted)
             replace_folder(self.plan.result, self.plan.output)
-        self.plan.clear()
+        self.work.clear()

@@ -49,9 +49,10 @@ def seal(folder: Path, facts: Mapping[str, Any], redacted: Mapping[str, int]) ->
         partial.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def recount(folder: Path) -> None:
-    """Write `corpus.json` again, after documents were taken out of a finished corpus."""
+def recount(folder: Path, options: Mapping[str, Any]) -> None:
+    """Write `corpus.json` again, with more `options`, after documents were taken out of a finished corpus."""
     summary = read_summary(folder)
+    summary["options"] = summary["options"] | options
     counted = {*SPLITS, "stages", "redacted", "format"}
     summary["messages"] = [message for message in summary["messages"] if not message.endswith(_ALARM)]
     seal(folder, {key: value for key, value in summary.items() if key not in counted}, summary["redacted"])

@@ -30,12 +30,13 @@ from starcoder.corpus.document import Document, read_shard, shards
 from starcoder.corpus.formatting import segments
 from starcoder.corpus.mix import MIXES, Mix, mix_key, rates, times
 from starcoder.errors import UserError
-from starcoder.executors import HERE, Execution, Stage, run_stages
+from starcoder.executors import HERE, Execution, Stage, Work, code_digest, job_of, run_stages
 from starcoder.storage import atomic_file, check_replaceable, replace_folder, sha256
 from starcoder.tokenizer import Sentinel, Tokenizer, load
 from starcoder.training.stream import FILE, INDEX, Chunk, ShardsMetadata
 
 _INDEX_ROWS = 100_000
+_NOTHING = "nothing"  # left in the work folder when there was no document to write
 _SCHEMA_TYPES: dict[str, pa.DataType] = {
     "start": pa.int64(),
     "tokens": pa.int64(),
@@ -115,16 +116,18 @@ def tokenize(
         str(tokenizer.resolve() if tokenizer.is_dir() else tokenizer),
         language,
         chunk_tokens,
-        max_tokens,
         metadata,
     )
-    job.open()
-    run_stages([Stage("tokenize", [_Tokenize(job)], len(files)), Stage("seal", [_Seal(job)])], job.logs, execution)
+    work = Work(job.output, job.digest)
+    with work.claim():
+        work.prepare(job)
+        stages = [Stage("tokenize", [_Tokenize(work)], len(files)), Stage("seal", [_Seal(work)])]
+        run_stages(stages, work.logs, execution)
+        nothing = (work.path / _NOTHING).exists()
     if execution.executor == "slurm":
-        print(f"tokenize: submitted; {output} appears when the last job has ended, logs are in {job.logs}")
+        print(f"tokenize: submitted; {output} appears when the last job has ended, logs are in {work.logs}")
         return
-    shutil.rmtree(job.work)
-    if not output.exists():
+    if nothing:
         raise UserError(f"{corpus} has no {_which(split, language)} of at most {max_tokens} tokens")
 
 
@@ -186,7 +189,6 @@ class _Job:
         tokenizer: its folder or repository.
         language: the only language to take.
         chunk_tokens: tokens in a file.
-        max_tokens: most tokens in all.
         metadata: all but what the tasks count.
     """
 
@@ -196,38 +198,31 @@ class _Job:
     tokenizer: str
     language: str | None
     chunk_tokens: int
-    max_tokens: int | None
     metadata: ShardsMetadata
 
     @property
-    def work(self) -> Path:
-        return self.output.with_name(f"{self.output.name}.work")
-
-    @property
-    def logs(self) -> Path:
-        return self.work / "logs"
-
-    def open(self) -> None:
-        """Prepare the work folder; what a killed run of the same job left there is kept."""
+    def digest(self) -> str:
+        """Changes with whatever the shards depend on."""
         states = [(file, Path(file).stat().st_size, Path(file).stat().st_mtime_ns) for file in self.files]
-        facts = json.dumps([states, self.limits, self.language, self.chunk_tokens, asdict(self.metadata)])
-        marker = self.work / "job.json"
-        if not (marker.is_file() and marker.read_text() == facts):
-            shutil.rmtree(self.work, ignore_errors=True)
-            with atomic_file(marker) as partial:
-                partial.write_text(facts)
+        options = [self.limits, self.language, self.chunk_tokens, asdict(self.metadata)]
+        return hashlib.sha256(json.dumps([states, options, code_digest()]).encode()).hexdigest()
 
 
 class _Step(PipelineStep):  # type: ignore[misc]  # datatrove ships no annotations
     type = "token shards"
 
-    def __init__(self, job: _Job) -> None:
+    def __init__(self, work: Work) -> None:
         self.name = type(self).__name__.strip("_").lower()
         super().__init__()
-        self.job = job
+        self.work = work
+
+    @property
+    def job(self) -> _Job:
+        job: _Job = job_of(self.work)
+        return job
 
     def path(self, rank: int, suffix: str) -> Path:
-        return self.job.work / "chunks" / f"{rank:05d}{suffix}"
+        return self.work.path / "chunks" / f"{rank:05d}{suffix}"
 
 
 class _Tokenize(_Step):
@@ -286,10 +281,12 @@ class _Seal(_Step):
 
     @override
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
-        result = self.job.work / "shards"
+        result = self.work.path / "shards"
         tasks = range(len(self.job.files))
         parts = [json.loads(self.path(task, ".json").read_text()) for task in tasks]
         if not any(part["chunks"] for part in parts):
+            self.work.clear()
+            (self.work.path / _NOTHING).touch()
             return
         shutil.rmtree(result, ignore_errors=True)
         result.mkdir()
@@ -309,7 +306,7 @@ class _Seal(_Step):
         _write_litdata_index(result, chunks, np.dtype(metadata.dtype), self.job.chunk_tokens)
         _join_indices([self.path(task, ".parquet") for task in tasks], result / INDEX)
         replace_folder(result, self.job.output)
-        shutil.rmtree(self.job.work / "chunks")
+        self.work.clear()
 
 
 class _IndexWriter:

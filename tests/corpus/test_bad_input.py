@@ -374,12 +374,11 @@ def test_wrong_configuration_is_one_line_and_leaves_nothing(
     ("license", "options"),
     [(None, {}), ("MIT", {"filters": FilterOptions(mean_line=1)}), ("MIT", {"max_bytes": 1})],
 )
-def test_an_empty_corpus_is_one_line_and_leaves_only_logs(
+def test_an_empty_corpus_is_one_line_and_leaves_nothing(
     tmp_path: Path, license: str | None, options: dict[str, Any]
 ) -> None:
     write(tmp_path, {f"folder/{name}/a.py": program(name) for name in "ab"})
     with pytest.raises(UserError, match="fewer than two repositories have files to keep") as error:
         build(tmp_path / "out", source=tmp_path / "folder", license=license, execution=ONE, **options)
     assert "\n" not in str(error.value)
-    assert sorted(tmp_path.iterdir()) == [tmp_path / "folder", tmp_path / "out.work"]
-    assert [path.name for path in (tmp_path / "out.work").iterdir()] == ["logs"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from starcoder.corpus import build as build_module
 from starcoder.corpus import stages
 from starcoder.corpus.build import build
 from starcoder.corpus.dedup import jaccard, shingles
 from starcoder.corpus.document import Document, read_documents
 from starcoder.corpus.filters import FilterOptions
 from starcoder.corpus.forget import forget
+from starcoder.corpus.inspect import inspect
+from starcoder.corpus.redaction import Redaction
 from starcoder.corpus.sources import SourceSpec
 from starcoder.corpus.summary import STAGES, read_summary
 from starcoder.errors import UserError
@@ -266,13 +269,18 @@ def test_what_asked_to_be_left_out_is_left_out_before_and_after(
     make(tmp_path / "after", source)
     for name, options in {"all": {}, "rest": {"split": "validation"}}.items():
         tokenize(tmp_path / "after", tiny.tokenizer, tmp_path / name, execution=ONE, **options)
+    inspect(tmp_path / "after")
+    assert "large7_3" in (tmp_path / "after-report.html").read_text() + str(read(tmp_path / "after"))
     forget(listed, tmp_path / "after", [tmp_path / "all", tmp_path / "rest"])
     after = read(tmp_path / "after")
     for splits in (before, after):
         assert "large" not in {document.repository for split in SPLITS[:2] for document in splits[split]}
         out = [d for d in splits["rejected"] if d.rejection and d.rejection.stage == "opt-out"]
         assert {(d.repository, d.content, d.rejection.detail) for d in out if d.rejection} == {("large", "", "large")}
+    assert "large7_3" not in str(after)
+    assert not (tmp_path / "after-report.html").exists()
     summary = read_summary(tmp_path / "after")
+    assert summary["options"]["opted_out_later"] == read_summary(tmp_path / "before")["options"]["opt_out"]
     for split in SPLITS:
         assert summary[split]["documents"] == len(after[split])
     with pytest.raises(UserError, match="large opted out; run `starcoder tokenize` again"):
@@ -297,12 +305,18 @@ def test_benchmarks_are_not_in_the_corpus(source: Path, tmp_path: Path) -> None:
     folder = tmp_path / "benchmarks" / "humaneval"
     folder.mkdir(parents=True)
     (folder / "HumanEval.jsonl").write_text(json.dumps(problem | {"entry_point": "f", "test": ""}) + "\n")
-    (source / "small1" / "leak.py").write_text(f"import os\n{program('own')}{program('answer', 3).upper()}")
+    (source / "small1" / "leak.py").write_text(f"import os\n{program('real')}{program('answer', 3).upper()}")
+    (source / "small2" / "clean.py").write_text(f"import os\n{program('real')}")
+    splits = make(tmp_path / "out", source, benchmarks=tmp_path / "benchmarks")
+    # The two are near-duplicates: the clean one must not go for the sake of one that is left out itself.
+    assert "small2/clean.py" in {document.name for split in SPLITS[:2] for document in splits[split]}
+    (source / "small2" / "clean.py").unlink()
     splits = make(tmp_path / "out", source, benchmarks=tmp_path / "benchmarks")
     (leak,) = [d for d in splits["rejected"] if d.rejection and d.rejection.stage == "benchmarks"]
     assert leak.rejection
     assert leak.name == "small1/leak.py"
     assert "HumanEval/0" in leak.rejection.detail
+    assert read_summary(tmp_path / "out")["benchmarks"] == {"humaneval": 2}
 
 
 def test_a_source_that_is_all_copies_raises_an_alarm(tmp_path: Path) -> None:
@@ -370,6 +384,28 @@ def test_bad_options(source: Path, tmp_path: Path, options: dict[str, object], m
         build(tmp_path / "out", **({"source": source, "license": "MIT", "execution": ONE} | options))
     assert "\n" not in str(caught.value)
     assert sorted(tmp_path.iterdir()) == [source]
+
+
+def test_excerpts_are_redacted(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_module, "NoRedaction", Shout)
+    splits = make(tmp_path / "out", source)
+    texts = [document.content for document in splits["rejected"] if document.content]
+    assert "X" * 1001 in texts
+    assert all(text == text.upper() for split in SPLITS for text in [document.content for document in splits[split]])
+    assert read_summary(tmp_path / "out")["redacted"]["words"] > 20
+
+
+class Shout:
+    name = "shout"
+
+    def redact(self, text: str) -> Redaction:
+        return Redaction(text.upper(), {"words": 1})
+
+
+def test_a_corpus_is_not_written_into_what_is_read(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="lies in"):
+        make(source / "corpus", source)
+    assert not (source / "corpus.work").exists()
 
 
 def test_nothing_to_keep_is_one_line(source: Path, tmp_path: Path) -> None:

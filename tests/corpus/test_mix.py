@@ -40,10 +40,10 @@ def test_a_small_language_is_not_blown_up_to_its_cap() -> None:
 
 
 def test_a_cap_can_bind_because_another_does() -> None:
-    """Of 100, b has a share of 0.1 and may; when a is cut down it would be 0.2, so that both are cut."""
-    found = rates({"a": 50, "b": 10, "c": 40}, Mix(caps={"a": 0.1, "b": 0.15}))
+    """Of 100, AWK has a share of 0.1 and may; when Ada is cut down it would be 0.2, so that both are cut."""
+    found = rates({"ada": 50, "awk": 10, "c": 40}, Mix(caps={"ada": 0.1, "awk": 0.15}))
     total = 40 / 0.75
-    assert found == pytest.approx({"a": 0.1 * total / 50, "b": 0.15 * total / 10, "c": 1})
+    assert found == pytest.approx({"ada": 0.1 * total / 50, "awk": 0.15 * total / 10, "c": 1})
 
 
 def test_caps_without_anything_else_do_not_hold() -> None:
@@ -104,7 +104,9 @@ def test_the_draw_depends_on_document_and_seed_alone() -> None:
     assert draws(1.5) == [1 + n for n in draws(0.5)]
 
 
-@pytest.mark.parametrize("mix", [Mix(weights={"c": -1.0}), Mix(caps={"c": 1.0}), Mix(caps={"c": -0.1})])
+@pytest.mark.parametrize(
+    "mix", [Mix(weights={"c": -1.0}), Mix(caps={"c": 1.0}), Mix(caps={"c": -0.1}), Mix(weights={"c": float("nan")})]
+)
 def test_what_is_no_mix_is_one_line(mix: Mix) -> None:
     with pytest.raises(UserError, match="weights of a mix"):
         rates({"c": 1}, mix)

@@ -1,14 +1,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from starcoder.corpus import plan as module
-from starcoder.corpus.benchmarks import load_benchmarks
 from starcoder.corpus.document import Document
 from starcoder.corpus.ingest import Ingest, Rules
 from starcoder.corpus.licenses import Declaration
@@ -39,8 +36,9 @@ class InMemory:
                 yield Candidate(document, Declaration("GPL-3.0-only" if path.startswith("gpl") else "MIT", ""), bytes)
 
 
-def plan_of(folder: Path, *sources: Source, max_bytes: int | None = None, **facts: Any) -> Plan:
+def plan_of(folder: Path, *sources: Source) -> Plan:
     return Plan(
+        work=folder / "corpus.work",
         output=folder / "corpus",
         sources=sources,
         tasks=cut_into_tasks(sources, 1000) if sources else (),
@@ -48,8 +46,7 @@ def plan_of(folder: Path, *sources: Source, max_bytes: int | None = None, **fact
         similarity=0.7,
         validation_share=0.05,
         seed=0,
-        benchmarks=load_benchmarks(None),
-        facts={"options": {"max_bytes": max_bytes}, **facts},
+        facts={},
         redactor=NoRedaction(),
     )
 
@@ -104,7 +101,7 @@ def chosen(plan: Plan) -> list[Document]:
 
 def test_without_a_budget_everything_is_read(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, InMemory((("a", "x.py", 100), ("b", "y.c", 200))))
-    plan.open()
+    plan.work.mkdir(parents=True)
     assert {plan.chosen(piece) for task in plan.tasks for piece in task} == {None}
     assert len(chosen(plan)) == 2
 
@@ -115,8 +112,8 @@ def test_budget_is_shared_fairly(tmp_path: Path) -> None:
     other = [("other", f"{n}.py", 100) for n in range(100)]
     small = [(f"small{n}", "a.py", 150) for n in range(8)]
     nothing = [("gpl", f"gpl{n}.py", 100) for n in range(900)] + [("huge", "a.py", 10_001)]
-    plan = plan_of(tmp_path, InMemory((*large, *other, *small, *nothing)), max_bytes=6000)
-    assert not plan.open()
+    plan = plan_of(tmp_path, InMemory((*large, *other, *small, *nothing)))
+    plan.work.mkdir()
     share_out(plan, 6000)
     read: dict[tuple[str, str], int] = {}
     for document in chosen(plan):
@@ -130,8 +127,8 @@ def test_budget_is_a_random_sample_of_the_seed(tmp_path: Path) -> None:
     source = InMemory(tuple(("large", f"{n:03d}.py", 10) for n in range(500)))
     samples = []
     for number, seed in enumerate((0, 0, 1)):
-        plan = replace(plan_of(tmp_path / str(number), source, max_bytes=1000), seed=seed)
-        plan.open()
+        plan = replace(plan_of(tmp_path / str(number), source), seed=seed)
+        plan.work.mkdir(parents=True)
         share_out(plan, 1000)
         samples.append({document.path for document in chosen(plan)})
     assert samples[0] == samples[1] != samples[2]
@@ -154,54 +151,10 @@ def test_no_more_than_the_budget_is_read(
 ) -> None:
     """Also when files of one name are in several sources, or twice in one."""
     sources = [InMemory((*files, ("c", "w.py", 1))) for files in contents]
-    plan = plan_of(tmp_path_factory.mktemp("plan"), *sources, max_bytes=max_bytes)
-    plan.open()
+    plan = plan_of(tmp_path_factory.mktemp("plan"), *sources)
+    plan.work.mkdir(parents=True)
     share_out(plan, max_bytes)
     everything = sum(size for source in sources for *_, size in source.files)
     read = sum(document.size for document in chosen(plan))
     assert read <= max_bytes
     assert everything > max_bytes or read == everything
-
-
-def test_the_work_folder_belongs_to_one_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    room = tmp_path / "room"
-    room.mkdir()
-    (room / "code.py").write_text("a = 1")
-    monkeypatch.setattr(module, "_ROOM", room)
-    first = plan_of(tmp_path, source="input 1")
-    assert not first.open()
-    (first.work / "documents").mkdir()
-
-    def kept(plan: Plan) -> bool:
-        """Whether the plan goes on from there; it makes the folder anew if not."""
-        goes_on = plan.open()
-        assert goes_on == (plan.work / "documents").exists()
-        (plan.work / "documents").mkdir(exist_ok=True)
-        return goes_on
-
-    assert kept(plan_of(tmp_path, source="input 1"))
-    assert not kept(plan_of(tmp_path, source="input 2"))
-    assert not kept(plan_of(tmp_path, source="input 2", benchmarks={"HumanEval": 164}))
-    assert kept(plan_of(tmp_path, source="input 2", benchmarks={"HumanEval": 164}))
-    (room / "code.py").write_text("a = 2")
-    assert not kept(plan_of(tmp_path, source="input 2", benchmarks={"HumanEval": 164}))
-
-
-def test_a_run_that_was_killed_before_the_budget_was_shared_out_begins_anew(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, InMemory((("a", "x.py", 100), ("b", "y.c", 200))), max_bytes=100)
-    assert not plan.open()
-    assert not plan.open()
-    share_out(plan, 100)
-    assert plan.open()
-
-
-def test_only_the_logs_stay(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, InMemory((("a", "x.py", 100), ("b", "y.c", 200))), max_bytes=100)
-    plan.open()
-    share_out(plan, 100)
-    for folder in (plan.logs / "0-read", plan.result):
-        folder.mkdir(parents=True)
-    plan.clear()
-    assert list(plan.work.iterdir()) == [plan.logs]
-    assert (plan.logs / "0-read").exists()
-    plan.clear()  # a task that was killed just then is run again

@@ -117,14 +117,14 @@ def test_a_source_that_is_mostly_copies_raises_an_alarm(tmp_path: Path) -> None:
 
 
 def test_recount_after_documents_were_taken_out(folder: Path) -> None:
-    facts = {"seed": 5, "messages": ["something else"]}
+    facts = {"options": {"seed": 5}, "messages": ["something else"]}
     seal(folder, facts, {"KEY": 1})
     before = (folder / "corpus.json").read_bytes()
-    recount(folder)
+    recount(folder, {})
     assert (folder / "corpus.json").read_bytes() == before
     rest = [document for document in read_documents(folder, "train") if document.name != "b/1"]
     write_documents(folder, "train", rest, 2)
-    recount(folder)
+    recount(folder, {})
     summary = read_summary(folder)
     assert {key: summary[key] for key in facts} == facts
     assert summary["redacted"] == {"KEY": 1}
@@ -134,9 +134,9 @@ def test_recount_after_documents_were_taken_out(folder: Path) -> None:
 
 def test_recount_does_not_repeat_alarms(tmp_path: Path) -> None:
     documents = [document("a/1", MB), document("a/2", 2 * MB, stage="near-duplicates")]
-    seal(corpus(tmp_path, *documents), {"messages": ["something else"]}, {})
+    seal(corpus(tmp_path, *documents), {"options": {}, "messages": ["something else"]}, {})
     before = read_summary(tmp_path)
-    recount(tmp_path)
+    recount(tmp_path, {})
     assert read_summary(tmp_path) == before
 
 
