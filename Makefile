@@ -56,8 +56,8 @@ $(STAMP): $(LOCK) pyproject.toml
 smoke: $(STAMP) ## train a tiny StarCoder on real code in minutes [SMOKE_MINUTES=5] [DEVICES=1] [FRESH=1]
 	$(BIN)/starcoder smoke --output $(SMOKE_DIR) --minutes $(SMOKE_MINUTES) --devices $(DEVICES) $(if $(FRESH),--fresh true)
 
-corpus: $(STAMP) ## build a corpus and the page to inspect it [CORPUS=installed|stack] [DATA=build/stack] [OPTIONS=]
-	$(BIN)/starcoder corpus build --config recipes/corpus/$(CORPUS).yaml --output $(DATA)/corpus $(OPTIONS)
+corpus: $(STAMP) ## build a corpus and the page to inspect it [CORPUS=installed|stack|a recipe of yours] [DATA=build/stack] [OPTIONS=]
+	$(BIN)/starcoder corpus build --config $(if $(wildcard $(CORPUS)),$(CORPUS),recipes/corpus/$(CORPUS).yaml) --output $(DATA)/corpus $(OPTIONS)
 	$(if $(filter stack,$(CORPUS)),,$(BIN)/starcoder corpus inspect --folder $(DATA)/corpus)
 
 tokenizer: $(STAMP) ## train the tokenizer on the corpus in DATA [DATA=build/stack] [OPTIONS=]

@@ -22,7 +22,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.metadata import version
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any, Literal
 
@@ -125,6 +125,9 @@ class Work:
                 raise UserError(f"another run is at work in {self.path}: wait for it, or name another output") from None
             try:
                 yield
+            except KeyboardInterrupt:
+                print(f"stopped; the same command goes on from what lies in {self.path}", file=sys.stderr)
+                raise
             finally:
                 if not self._marker.exists():
                     shutil.rmtree(self.path)
@@ -137,6 +140,7 @@ class Work:
             first: What must be in the folder before the first stage.
         """
         if self._marker.is_file() and self._marker.read_text() == self.digest:
+            print(f"going on from what an earlier run left in {self.path}", file=sys.stderr)
             return
         self.clear(logs=True)
         with atomic_file(self.path / "job.pickle") as partial:
@@ -245,6 +249,10 @@ class _Local(LocalPipelineExecutor):  # type: ignore[misc]  # datatrove ships no
             try:
                 for future in as_completed([pool.submit(self.run_rank, rank) for rank in ranks]):
                     yield future.result()
+            except KeyboardInterrupt:  # a task that is not finished will be done again
+                for process in active_children():
+                    process.kill()
+                raise
             except BrokenProcessPool:
                 raise UserError(
                     f"a process of the stage {self.title} died, perhaps for want of memory; "

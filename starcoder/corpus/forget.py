@@ -4,7 +4,7 @@ from pathlib import Path
 
 from starcoder.corpus.inspect import page_beside
 from starcoder.corpus.optout import OptOut, apply_to_corpus
-from starcoder.corpus.summary import read_summary, recount
+from starcoder.corpus.summary import read_summary, recount, repositories
 from starcoder.errors import UserError
 from starcoder.training.stream import find_repositories, mark_stale
 
@@ -31,8 +31,13 @@ def forget(opt_out: Path, corpus: Path | None = None, shards: list[Path] | None 
         read_summary(corpus)
         moved = apply_to_corpus(corpus, listed)
         recount(corpus, {"opted_out_later": listed.digest})
-        page_beside(corpus).unlink(missing_ok=True)
-        print(f"{corpus}: {moved['train'] + moved['validation']:,} documents taken out")
+        page = page_beside(corpus)
+        removed = f"; {page}, which quoted it, is removed" if page.exists() else ""
+        page.unlink(missing_ok=True)
+        print(f"{corpus}: {moved['train'] + moved['validation']:,} documents taken out{removed}")
+        unknown = sorted(listed.entries - {listed.matches(name) for name in repositories(corpus)})
+        if unknown:
+            print(f"{corpus}: nothing in it is called {', '.join(unknown[:10])}{' or …' if len(unknown) > 10 else ''}")
     for folder in shards or ():
         gone = sorted(repository for repository in find_repositories(folder) if repository in listed)
         if gone:

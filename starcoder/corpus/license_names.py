@@ -89,6 +89,9 @@ _LONGEST_NAME = 200
 _LONGEST_EXPRESSION = 50_000
 _MOST_PARENTHESES = 200
 
+UNCLEAR = "LicenseRef-unclear-"
+"""How an id begins that stands for words which are not understood."""
+
 
 @cache
 def spdx() -> Any:
@@ -112,6 +115,11 @@ def parse(expression: str) -> Any:
 def reference(name: str) -> str:
     """The `LicenseRef-…` id that stands for a licence which SPDX has no id for."""
     return f"LicenseRef-{re.sub('[^A-Za-z0-9.]+', '-', name).strip('-') or 'unnamed'}"
+
+
+def unclear(words: str) -> str:
+    """The `LicenseRef-unclear-…` that stands for a declaration which is not understood, until a text explains it."""
+    return reference(f"unclear {words[:80]}")
 
 
 def join(operator: str, expressions: Iterable[str]) -> str:

@@ -1,11 +1,11 @@
 """Two questions to a finished corpus: what became of a repository's files, and whose file a training token is."""
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
 
+from starcoder.corpus.optout import OptOut, bare_name
 from starcoder.corpus.survey import KEPT, Row, collect, readable, scan
 from starcoder.errors import UserError
 
@@ -29,20 +29,22 @@ def find_repository(folder: Path, name: str) -> Iterator[str]:
 
     Args:
         folder: Folder of the corpus.
-        name: "owner/repository", an owner, or a name without owner; a GitHub address will do. Case does not matter.
+        name: "owner/repository", an owner, or a name without owner; an address will do. Case does not matter. What is
+            found is what the opt-out of that name would take out.
 
     Raises:
         UserError: The corpus is missing, corrupt or of another version.
     """
-    documents, wanted = scan(folder), _normalise(name)
-    repository = pl.col("repository").str.to_lowercase()
+    documents, wanted = scan(folder), bare_name(name)
+    asked, repository = OptOut(frozenset({wanted})), pl.col("repository")
     with readable(folder):
-        found = documents.filter((repository == wanted) | repository.str.starts_with(f"{wanted}/"))
+        names = [row["repository"] for row in collect(documents.select(repository.unique().sort()))]
+        found = documents.filter(repository.is_in([each for each in names if each in asked]))
         mine = collect(found.select(*_FACTS, *_LEFT_OUT).sort("name", "kind"))
         if mine:
             yield from _answer(folder, mine, _others(documents, mine))
         else:
-            yield from _unseen(folder, name, documents.filter(repository.str.contains(wanted, literal=True)))
+            yield from _unseen(folder, name, [each for each in names if wanted in each.lower()])
 
 
 def find_position(folder: Path, position: int) -> Iterator[str]:
@@ -67,17 +69,10 @@ def find_position(folder: Path, position: int) -> Iterator[str]:
         yield from _describe(folder, rows[0], position)
 
 
-def _normalise(name: str) -> str:
-    """The name of a repository without an address around it, in lower case."""
-    bare = re.sub(r"^(https?://|git@)?(www\.)?github\.com[/:]", "", name.strip(), flags=re.IGNORECASE)
-    return bare.strip("/").removesuffix(".git").lower()
-
-
-def _unseen(folder: Path, name: str, alike: pl.LazyFrame) -> Iterator[str]:
+def _unseen(folder: Path, name: str, alike: Sequence[str]) -> Iterator[str]:
     yield f"nothing called {visible(name)} was seen: {folder} has neither kept nor left out a file of such a repository"
-    names = [row["repository"] for row in collect(alike.select("repository").unique().sort("repository").head(10))]
-    if names:
-        yield f"names that contain it: {', '.join(map(visible, names))}"
+    if alike:
+        yield f"names that contain it: {', '.join(map(visible, alike[:10]))}"
 
 
 def _answer(folder: Path, mine: Sequence[Row], others: dict[tuple[str, str], Row]) -> Iterator[str]:

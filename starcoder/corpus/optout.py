@@ -1,7 +1,8 @@
 """Authors who do not want their code in the corpus: before it is built, and in a finished one (paper §3).
 
 The Stack let developers ask for the removal of their repositories. Here the list is a text file: an owner or an
-owner/repository on each line, upper and lower case alike, also as the address on GitHub; `#` starts a comment.
+owner/repository on each line, upper and lower case alike, also as the address on GitHub or another host; `#` starts a
+comment. A group, as on GitLab, is an owner, and so is each group inside it: `group/sub`.
 """
 
 import hashlib
@@ -23,8 +24,15 @@ REASON = "opted out"
 
 _KEPT = ("train", "validation")
 _COMMENT = re.compile(r"(?:^|\s)#.*")
-_ADDRESS = re.compile(r"(?:(?:https?|ssh|git)://)?(?:git@)?(?:www\.)?github\.com[/:]", re.IGNORECASE)
-_ENTRY = re.compile(r"@?[\w.-]+(?:/[\w.-]+)?")
+_ADDRESS = re.compile(
+    r"\A(?:\w+://(?:[^/@\s]*@)?[^/:\s]+(?::\d+)?(?:[/:]|\Z)|(?:[\w.-]+@[\w.-]+:|git@[\w.-]+/)/*"
+    r"|(?:www\.)?(?:(?:github|gitlab)\.com|(?:bitbucket|codeberg)\.org)(?:[/:]|\Z))",
+    re.IGNORECASE,
+)
+# A page of a repository, such as owner/repository/tree/main, is no repository inside a group.
+_ENTRY = re.compile(
+    r"[@~]?[\w.-]+(?:/[\w.-]+(?:/(?!(?:-|tree|blob|commits?|issues|pulls?|wiki|releases)(?:/|$))[\w.-]+)*)?"
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,7 @@ class OptOut:
     """Owners and repositories that asked to be left out.
 
     Attributes:
-        entries: `owner` or `owner/repository` in lower case.
+        entries: `owner`, `owner/repository`, or `group/sub/repository` to any depth, in lower case.
     """
 
     entries: frozenset[str]
@@ -56,19 +64,21 @@ class OptOut:
         entries = set()
         for number, line in enumerate(lines, 1):
             stated = _COMMENT.sub("", line).strip()
-            if stated and not _ENTRY.fullmatch(_normalise(stated)):
+            if stated and not _ENTRY.fullmatch(bare_name(stated)):
                 raise UserError(f"{path}, line {number}: {stated[:80]!r} is neither an owner nor an owner/repository")
             if stated:
-                entries.add(_normalise(stated))
+                entries.add(bare_name(stated))
         return cls(frozenset(entries))
 
     def matches(self, repository: str) -> str | None:
-        """Return the entry that `repository` falls under: its own one, or its owner's.
+        """Return the entry that `repository` falls under: its own one, or that of a group around it, or its owner's.
 
-        A repository without an owner, such as the installed distribution "requests", has only its own.
+        A repository without an owner, such as the installed distribution "requests", has only its own. `@owner` is the
+        scope of that name on npm, and the owner: that is how people are mentioned on GitHub.
         """
-        parts = _normalise(repository).split("/")
-        return next((entry for entry in ("/".join(parts[:2]), parts[0]) if entry in self.entries), None)
+        parts = bare_name(repository).split("/")
+        names = ["/".join(parts[:depth]) for depth in range(len(parts), 0, -1)]
+        return next((entry for entry in (*names, f"@{parts[0]}") if entry in self.entries), None)
 
     def __contains__(self, repository: str) -> bool:
         return self.matches(repository) is not None
@@ -80,6 +90,11 @@ class OptOut:
     def digest(self) -> str:
         """Hash of the entries, in hexadecimal: the same for lists that ask for the same."""
         return hashlib.sha256("\n".join(sorted(self.entries)).encode()).hexdigest()
+
+
+def bare_name(name: str) -> str:
+    """The name of a repository or an owner in lower case, without the address around it."""
+    return _ADDRESS.sub("", name.strip()).strip("/").removesuffix(".git").lower()
 
 
 def apply_to_corpus(folder: Path, opt_out: OptOut) -> Counter[str]:
@@ -151,8 +166,3 @@ def _holds(shard: Path, opt_out: OptOut) -> bool:
             return any(str(name) in opt_out for batch in batches for name in batch.column(0).unique().to_pylist())
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{shard} is corrupt ({str(error).splitlines()[0]}): build the corpus again") from error
-
-
-def _normalise(name: str) -> str:
-    name = _ADDRESS.sub("", name.strip(), count=1).strip("/")
-    return name.removesuffix(".git").lower()

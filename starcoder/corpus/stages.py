@@ -110,11 +110,21 @@ class Split(Step):
         sizes = files if alone else repositories
         if len(sizes) < 2:
             what = "files" if alone else "repositories have files"
-            self.work.clear()  # the same plan ends here every time
-            raise UserError(f"fewer than two {what} to keep: one is needed to train, another to validate")
+            why = self._most_left_out()
+            self.work.clear()
+            raise UserError(f"fewer than two {what} to keep, one to train and another to validate; {why}")
         chosen = held_out(sizes, self.plan.validation_share, self.plan.seed)
         with atomic_file(self.plan.work / "split.json") as partial:
             partial.write_text(json.dumps({"files": alone, "held_out": sorted(chosen)}))
+
+    def _most_left_out(self) -> str:
+        """What became of the files that are not kept; read before the work folder is cleared."""
+        rejected = pl.concat(
+            [pl.scan_parquet(self.plan.work / name / "*.parquet") for name in ("rejected", "documents")]
+        )
+        reason = pl.col("rejection").struct.field("reason").fill_null("duplicates")
+        counts = rejected.group_by(reason.alias("reason")).len().sort("len", "reason", descending=[True, False])
+        return "left out: " + ", ".join(f"{count} {reason}" for reason, count in counts.head(3).collect().iter_rows())
 
     def _removed(self) -> dict[int, list[int]]:
         """The rows of each shard that are duplicates; numbers only."""

@@ -58,6 +58,15 @@ def recount(folder: Path, options: Mapping[str, Any]) -> None:
     seal(folder, {key: value for key, value in summary.items() if key not in counted}, summary["redacted"])
 
 
+def repositories(folder: Path) -> list[str]:
+    """The names of all repositories of which the corpus in `folder` has seen a file."""
+    return sorted(
+        pl.concat([_scan(folder, split).select("repository").unique() for split in SPLITS])
+        .unique()
+        .collect()["repository"]
+    )
+
+
 def count(frame: pl.LazyFrame, key: pl.Expr) -> dict[str, Count]:
     """Return documents and bytes for each value of `key`, the one with the most bytes first."""
     groups = frame.group_by(key.alias("key")).agg(pl.len().alias("documents"), pl.col("size").sum().alias("bytes"))

@@ -67,6 +67,7 @@ LEFT_OUT: dict[str, tuple[str | bytes, tuple[str, str]]] = {
     "bytes/stub.pyi": (program("stub"), NO_LANGUAGE),
     "bytes/one_line.py": ("x = 1;" * 50_000, ("filters", "longest line")),
     "bytes/one_line.json": ('{"k": "' + "v" * 300_000, ("filters", "size of a data file")),
+    "bytes/section.html": ("<p>Some words.</p>\n<![foo[x]]>\n" * 9, ("filters", "HTML cannot be parsed")),
     "bytes/tag.py": ("# SPDX-License-Identifier: Foo-1.0\n", FOREIGN),
     "bytes/broken_tag.py": ("# SPDX-License-Identifier: (MIT AND\n", FOREIGN),
     "unknown/a.py": (program("unknown"), ("licence", "licence unknown")),

@@ -288,6 +288,10 @@ def test_what_asked_to_be_left_out_is_left_out_before_and_after(
     assert open_shards(tmp_path / "rest").n_tokens
     with pytest.raises(UserError, match="name a --corpus"):
         forget(listed)
+    for name in ("before", "after"):
+        with pytest.raises(UserError, match="name their list by --opt_out"):
+            make(tmp_path / name, source)
+    make(tmp_path / "after", source, opt_out=listed)
 
 
 def test_malware_has_no_content(source: Path, tmp_path: Path) -> None:
@@ -409,7 +413,7 @@ def test_a_corpus_is_not_written_into_what_is_read(source: Path, tmp_path: Path)
 
 
 def test_nothing_to_keep_is_one_line(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="fewer than two repositories"):
+    with pytest.raises(UserError, match="fewer than two repositories.*; left out: [0-9]+ mean line, "):
         make(tmp_path / "out", source, filters=FilterOptions(mean_line=1))
     assert not (tmp_path / "out").exists()
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from starcoder.corpus.document import Document, Rejection
-from starcoder.corpus.filters import DEFAULTS, FILTERS, FilterOptions, decode, reject_reason, visible_text
+from starcoder.corpus.filters import DEFAULTS, FILTERS, FilterOptions, decode, hidden_html, reject_reason, visible_text
 from starcoder.corpus.languages import language_of
 
 TABLE = Path(__file__).parents[2] / "../shared/data/stack-filters/filters.csv"
@@ -89,9 +89,21 @@ def test_shares_equal_counting_each_character(content: str) -> None:
 
 
 _TAGS = st.sampled_from(
-    ["<p>", "</p>", "<script>", "</script>", "<style>", "</style>", "<br/>", "<!-- no -->", "<b a='<'>"]
+    [
+        *("<p>", "</p>", "<script>", "</script>", "<style>", "</style>", "<br/>", "<!-- no -->", "<b a='<'>"),
+        *(
+            "<b a='>'>",
+            '<b a = "\'>">',
+            "<!DOCTYPE x>",
+            "<?php no ?>",
+            "<![CDATA[ yes ]]>",
+            "<![endif]>",
+            "<b a=>",
+            "< /p>",
+        ),
+    ]
 )
-_PAGES = st.lists(_TAGS | st.sampled_from(["text", " ", "\n", "&amp;", "&#65;", "a < b", "é"])).map("".join)
+_PAGES = st.lists(_TAGS | st.sampled_from(["text", " ", "\n", "&amp;", "&#65;", "a < b", "é", "\xa0"])).map("".join)
 
 
 @settings(deadline=None)
@@ -102,6 +114,46 @@ def test_visible_text_equals_beautiful_soup(page: str) -> None:
     for hidden in soup(["script", "style"]):
         hidden.decompose()
     assert visible_text(page) == soup.get_text()
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<p>a<![CDATA[ b ]]>c<![if !IE]>d<![endif]>e<!DOCTYPE x>f<?php g ?>h", "a b cdefh"),
+        ("a <b c='>'>d</b e='>'>f", "a d'>f"),  # nothing in an end tag is quoted
+        ("a<script>b</SCRIPT >c<style/>d<STYLE>e", "acd"),
+        ("<i>\xa0\xa0</i>  <i> \n </i>", "\xa0\xa0 \n"),
+        ("a < b <= c <", "a < b <= c <"),
+        ("a <b c='d> e <i>f</i>", "a <b c='d> e f"),
+        ("a <!-- b <i>c</i>", "a <!-- b <i>c"),
+        ("a <b c", "a <b c"),
+        ("a <!-- b -- > c <!-- d --> e", "a  c  e"),
+        ("&lt;p&gt; &#233; &amp;amp;", "<p> é &amp;"),
+    ],
+)
+def test_visible_text_of_odd_markup(page: str, text: str) -> None:
+    assert visible_text(page) == text
+
+
+@pytest.mark.parametrize("page", ["<![foo[x]]>", "<p>text</p>\n<![%x", "<p>&#" + "1" * 5000 + ";</p>"])
+def test_a_page_that_html_parser_refuses_is_left_out(page: str) -> None:
+    refused = hidden_html(document(page, "html", "html"), DEFAULTS)
+    assert refused
+    assert refused.reason == "HTML cannot be parsed"
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *("<ab c\n", "<ab c='", "<ab c='>' ", "<!--", "</", "<![CDATA[", "<![if ", "< ", "<!-- --", "<a =\n"),
+        "<b>x</b>\n",
+    ],
+)
+def test_no_page_takes_long(piece: str) -> None:
+    """A megabyte in less than a second; with the standard library's parser it is hours for some."""
+    page = piece * (1_000_000 // len(piece))
+    text = visible_text(page)
+    assert text == ("x\n" * (len(page) // len(piece)) if piece.startswith("<b>") else page)
 
 
 def test_decode() -> None:

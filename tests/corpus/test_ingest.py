@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from starcoder.corpus.benchmarks import BenchmarkString, BenchmarkStrings
 from starcoder.corpus.document import Document, Mark, Rejection
 from starcoder.corpus.filters import FilterOptions
 from starcoder.corpus.ingest import Ingest, Rules
@@ -163,8 +164,8 @@ def test_nothing_else_without_language_is_read(path: str, extension: str, size: 
     assert document.rejection == Rejection("no language of the table", extension, "language")
 
 
-def notebook(extension: str) -> bytes:
-    cells = [{"cell_type": "markdown", "source": "A title"}, {"cell_type": "code", "source": "print(1)"}]
+def notebook(extension: str, code: str = "print(1)") -> bytes:
+    cells = [{"cell_type": "markdown", "source": "A title"}, {"cell_type": "code", "source": code}]
     return json.dumps({"metadata": {"language_info": {"file_extension": extension}}, "cells": cells}).encode()
 
 
@@ -181,6 +182,115 @@ def test_a_notebook_is_two_documents() -> None:
 def test_a_script_in_a_language_without_a_row_is_left_out() -> None:
     script, _ = ingest(candidate(notebook(".m"), path="a.ipynb", language="", extension="ipynb"))
     assert why(script) == ("language", "no language of the table")
+
+
+def test_one_bad_half_of_a_notebook_rejects_both() -> None:
+    found = ingest(
+        candidate(notebook(".py", "# SPDX-License-Identifier: GPL-3.0-only\n"), path="a.ipynb", extension="ipynb")
+    )
+    assert [why(document) for document in found] == [("licence", "file under another licence")] * 2
+    # The structured text begins with the first cell of text: what stands before it is in the script alone.
+    first = [{"cell_type": "code", "source": "# Under the GNU General Public License\n"}]
+    data = json.loads(notebook(".py"))
+    before = json.dumps(data | {"cells": first + data["cells"]}).encode()
+    found = ingest(candidate(before, path="a.ipynb", extension="ipynb"))
+    assert [why(document) for document in found] == [("licence", "file under another licence")] * 2
+    assert [document.content for document in found] == ["", ""]
+    script, _ = ingest(candidate(notebook(".py"), path="a.ipynb", extension="ipynb"))
+    found = ingest(
+        candidate(notebook(".py"), path="a.ipynb", extension="ipynb"),
+        Rules(quarantine=Quarantine(frozenset({script.sha256}), frozenset())),
+    )
+    assert [why(document) for document in found] == [("malware", "malware")] * 2
+
+
+GPL = "/* under the GNU General Public License */\n"
+
+
+def commit(file: str = "src/a.py", texts: tuple[str, ...] = ("old", "new"), **fields: object) -> Candidate:
+    shown = {"path": f"{file}@0123456789ab", "kind": "commit", "content": "oldsubjectnew"} | fields
+    document = replace(BASE, **shown)  # type: ignore[arg-type]
+    return Candidate(document, Declaration("MIT", "LICENSE"), file=file, texts=texts)
+
+
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        (commit(), None),
+        (commit("vendor/x/lib.py"), ("licence", "vendored code")),
+        (commit(texts=("old", GPL)), ("licence", "file under another licence")),
+        (commit(texts=(GPL, "new")), ("licence", "file under another licence")),
+        (commit(texts=("# SPDX-License-Identifier: GPL-3.0-only\n",)), ("licence", "file under another licence")),
+        (commit(content=f"oldQuote '{GPL}'new"), None),  # the subject is no notice in the file
+        (commit("bad.py"), ("malware", "malware")),
+        (commit(texts=("old", "bad")), ("malware", "malware")),
+        (commit(content="bad"), ("malware", "malware")),
+        (commit(language="", extension=""), ("language", "no language of the table")),
+    ],
+)
+def test_a_commit_is_judged_as_the_file_that_it_changes(one: Candidate, expected: tuple[str, str] | None) -> None:
+    bad = hashlib.sha256(b"bad").hexdigest()
+    rules = Rules(quarantine=Quarantine(frozenset({bad}), frozenset({"ada/engine/bad.py"})))
+    (document,) = ingest(one, rules)
+    assert why(document) == expected
+    assert bool(document.content) == (expected is None)
+
+
+def test_the_licences_of_both_texts_of_a_commit_apply() -> None:
+    tagged = "# SPDX-License-Identifier: ISC\n"
+    assert [document.licenses for document in ingest(commit(texts=("old", tagged)))] == [("ISC", "MIT")]
+    assert [document.licenses for document in ingest(commit(texts=(tagged,)))] == [("ISC",)]
+
+
+def test_an_issue_is_scanned_too() -> None:
+    issue = replace(BASE, path="issues/1", language="issues", extension="", kind="issue", content="bad")
+    one = Candidate(issue, Declaration("MIT", ""))
+    for hashes, paths in (({hashlib.sha256(b"bad").hexdigest()}, set()), (set(), {"ada/engine/issues/1"})):
+        (document,) = ingest(one, Rules(quarantine=Quarantine(frozenset(hashes), frozenset(paths))))
+        assert why(document) == ("malware", "malware")
+
+
+def test_a_filter_of_a_source_comes_after_licence_and_language() -> None:
+    out = commit(content="", rejection=Rejection("short commit message", "sampled out", "filters"))
+    (document,) = ingest(out)
+    assert document.rejection == Rejection("short commit message", "sampled out", "filters")
+    assert (document.licenses, document.evidence) == (("MIT",), "LICENSE")
+    assert why(*ingest(replace(out, license=Declaration("", "")))) == ("licence", "licence unknown")
+    assert why(*ingest(replace(out, file="vendor/a.py"))) == ("licence", "vendored code")
+    unknown = replace(out, document=replace(out.document, language=""))
+    assert why(*ingest(unknown)) == ("language", "no language of the table")
+    broken = replace(out, document=replace(out.document, rejection=Rejection("binary")), license=Declaration("", ""))
+    assert why(*ingest(broken)) == ("readable", "binary")
+
+
+def test_a_file_that_is_larger_than_its_source_says() -> None:
+    for size in (0, 3):
+        (document,) = ingest(candidate(b"x" * 101, size=size), Rules(max_file_bytes=100))
+        assert document.rejection == Rejection("file too large", "101 bytes", "readable")
+    (document,) = ingest(candidate(b"x" * 101, size=3, language="", extension=""), Rules(max_file_bytes=100))
+    assert why(document) == ("readable", "file too large")
+
+
+PROBLEM = BenchmarkString("write the sum of all numbers from one to n", "MBPP/1 statement", "MBPP/1")
+
+
+def test_the_filters_opinion_comes_before_the_benchmarks() -> None:
+    rules = Rules(benchmarks=BenchmarkStrings((PROBLEM,), {}, ()))
+    leak = f"# {PROBLEM.text.title()}\n"
+    issue = replace(BASE, path="issues/1", language="issues", extension="", kind="issue", content=leak)
+    for one, expected in (
+        (candidate(f"{leak}x = '{'y' * 1001}'\n".encode()), ("filters", "longest line")),
+        (candidate(leak.encode()), ("benchmarks", "benchmark content")),
+        (commit(content=leak), ("benchmarks", "benchmark content")),
+        (Candidate(issue, Declaration("MIT", "")), ("benchmarks", "benchmark content")),
+        (candidate(), None),
+    ):
+        (document,) = ingest(one, rules)
+        assert why(document) == expected
+        assert document.content
+    assert [
+        why(half) for half in ingest(candidate(notebook(".py", leak), path="a.ipynb", extension="ipynb"), rules)
+    ] == [("benchmarks", "benchmark content")] * 2
 
 
 def test_a_text_that_the_source_has_made_keeps_its_marks() -> None:

@@ -111,7 +111,16 @@ def test_a_table_adds_up_the_rows_it_does_not_show() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["ada/engine", "ADA/Engine", "https://github.com/ada/engine.git", "git@github.com:ada/engine", " ada/engine/ "],
+    [
+        *(
+            "ada/engine",
+            "ADA/Engine",
+            "https://github.com/ada/engine.git",
+            "git@github.com:ada/engine",
+            " ada/engine/ ",
+        ),
+        *("ssh://git@github.com/ada/engine.git", "git://github.com/ada/engine", "https://gitlab.com/ada/engine"),
+    ],
 )
 def test_a_repository_by_any_spelling(ask: Ask, name: str) -> None:
     shown = ask(repo=name)
@@ -126,6 +135,7 @@ def test_a_repository_by_any_spelling(ask: Ask, name: str) -> None:
 
 def test_an_owner_is_all_of_its_repositories(ask: Ask) -> None:
     shown = ask(repo="dan")
+    assert ask(repo="@dan") == shown  # what an opt-out of that name would take out
     assert shown.startswith("dan/Closed, dan/gpl in ")
     assert ": nothing kept, 3 files (13.50 MB) left out\n" in shown
     assert "licence: licence not permissive (GPL-3.0-only)" in shown

@@ -32,8 +32,11 @@ class Candidate:
     """A file or a text that may become a document.
 
     Attributes:
-        document: Without licences; with content and marks when they are at hand, with a rejection when it is unusable.
+        document: Without licences; with content and marks when they are at hand. Its rejection, if the source has one,
+            names a stage when it is a filter's, and none when the document is unusable.
         license: The licence expression that the repository, the nearest licence file or the data set declares.
+        file: Path of the file that the document shows changes of; empty when the document is no such thing.
+        texts: What the document shows parts of, and what it is judged by beside its content.
         read: Returns the bytes of the file; None when the document has its content. Raises OSError. To be called before
             the next candidate is asked for: an archive is read forwards.
     """
@@ -41,6 +44,8 @@ class Candidate:
     document: Document
     license: Declaration
     read: Callable[[], bytes] | None = None
+    file: str = ""
+    texts: tuple[str, ...] = ()
 
 
 class Source(Protocol):

@@ -14,8 +14,10 @@ from itertools import takewhile
 from pathlib import Path
 
 from starcoder.corpus.document import Document, Rejection
+from starcoder.corpus.filters import STAGE
 from starcoder.corpus.formatting import structured
 from starcoder.corpus.languages import language_of
+from starcoder.corpus.licenses import Declaration
 from starcoder.corpus.sampling import random_key
 from starcoder.corpus.sources.base import Candidate, Unit
 from starcoder.corpus.sources.folder import Tree
@@ -24,9 +26,9 @@ from starcoder.corpus.sources.history import (
     GitError,
     Read,
     head,
+    history_bytes,
     is_repository,
     one_file_changes,
-    stored_bytes,
     text_reader,
 )
 from starcoder.errors import UserError
@@ -133,7 +135,7 @@ class Commits:
             UserError: git is not installed, or there is no repository.
         """
         return [
-            Unit(name, stored_bytes(folder), f"{head(folder)} {self.seed} {self.license}".strip())
+            Unit(name, history_bytes(folder), f"{head(folder)} {self.seed} {self.license}".strip())
             for name, folder in sorted(self._folders().items())
         ]
 
@@ -149,8 +151,7 @@ class Commits:
                 by_file.setdefault(change.path, []).append(change)
             with text_reader(folder, 4 * LONGEST_FILE) as read:  # a character has at most four bytes
                 for _, changes in sorted(by_file.items()):
-                    for document in self._choose(repository, changes, read):
-                        yield Candidate(document, licenses.of(changes[0].path))
+                    yield from self._choose(repository, changes, read, licenses.of(changes[0].path))
         except GitError as error:
             document = Document(repository, "", "", "", (), 0, kind="commit", source=self.name)
             yield Candidate(document.reject("history unreadable", str(error)), licenses.of(""))
@@ -165,14 +166,17 @@ class Commits:
             raise UserError(f"{self.path} is no git repository, and no folder of git repositories")
         return found
 
-    def _choose(self, repository: str, changes: list[Change], read: Read) -> Iterator[Document]:
+    def _choose(self, repository: str, changes: list[Change], read: Read, license: Declaration) -> Iterator[Candidate]:
         """Take the changes of a file in random order, up to the first that passes the filters."""
         kept = False
         for change in sorted(changes, key=lambda change: random_key(self.seed, f"{repository}@{change.sha}")):
-            document = self._document(repository, change)
-            document = document.reject("another commit of the file") if kept else self._judge(document, change, read)
+            document, texts = self._document(repository, change), ("", "")
+            if kept:
+                document = document.reject("another commit of the file", "", STAGE)
+            else:
+                document, texts = self._judge(document, change, read)
             kept = kept or document.rejection is None
-            yield document
+            yield Candidate(document, license, file=change.path, texts=tuple(filter(None, texts)))
 
     def _document(self, repository: str, change: Change) -> Document:
         language, extension = language_of(change.path) or ("", "")
@@ -180,8 +184,8 @@ class Commits:
         commit, source = change.sha, self.name
         return Document(repository, path, language, extension, (), 0, kind="commit", commit=commit, source=source)
 
-    def _judge(self, document: Document, change: Change, read: Read) -> Document:
-        """Fill in what is shown of the change, or the reason to leave it out."""
+    def _judge(self, document: Document, change: Change, read: Read) -> tuple[Document, tuple[str, str]]:
+        """Fill in what is shown of the change, or the reason to leave it out; and the text before and after it."""
 
         def draw(purpose: str) -> float:
             key = random_key(self.seed, f"{document.repository}@{change.sha} {purpose}")
@@ -189,20 +193,20 @@ class Commits:
 
         rejection = _judge_language(document.language, draw) or judge_message(change.subject, draw)
         if rejection:
-            return document.reject(rejection.reason, rejection.detail)
+            return document.reject(rejection.reason, rejection.detail, STAGE), ("", "")
         old, new = read(change.old), read(change.new)
         if isinstance(old, Rejection):
-            return document.reject(old.reason, old.detail)
+            return document.reject(old.reason, old.detail), ("", "")
         if isinstance(new, Rejection):
-            return document.reject(new.reason, new.detail)
+            return document.reject(new.reason, new.detail), ("", "")
         rejection = judge_change(old, new, draw)
         if rejection:
-            return document.reject(rejection.reason, rejection.detail)
+            return document.reject(rejection.reason, rejection.detail, STAGE), ("", "")
         before, after = excerpt(old, new, draw)
         content, marks = structured(
             (Sentinel.COMMIT_BEFORE, before, Sentinel.COMMIT_MSG, change.subject, Sentinel.COMMIT_AFTER, after)
         )
-        return replace(document, content=content, marks=marks, size=len(content.encode()))
+        return replace(document, content=content, marks=marks, size=len(content.encode())), (old, new)
 
 
 def _judge_language(language: str, draw: Draw) -> Rejection | None:

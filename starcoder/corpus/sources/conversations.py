@@ -97,11 +97,12 @@ def with_masked_users(issue: Issue) -> Issue:
     issue into "username_0". Here a name counts where it stands alone, and names do not replace parts of each other.
     """
     users = {user: f"username_{i}" for i, user in enumerate(dict.fromkeys(event.author for event in issue.events))}
-    names = "|".join(re.escape(user) for user in sorted(users, key=len, reverse=True) if user)
-    pattern = re.compile(rf"(?<!\w)(?<!\w-)(?:{names})(?!-?\w)")
+    # One pattern for all names of words and hyphens, as GitHub's are, so that many users cost no more than few.
+    others = sorted((user for user in users if user and not _NAME.fullmatch(user)), key=len, reverse=True)
+    pattern = re.compile(rf"(?<!\w)(?<!\w-)(?:{'|'.join([*map(re.escape, others), _NAME.pattern])})(?!-?\w)")
 
     def mask(text: str) -> str:
-        return pattern.sub(lambda found: users[found[0]], text) if names else text
+        return pattern.sub(lambda found: users.get(found[0], found[0]), text)
 
     events = (replace(event, author=users[event.author], text=mask(event.text)) for event in issue.events)
     return Issue(mask(issue.title), tuple(events))
@@ -115,7 +116,8 @@ STEPS: tuple[Step, ...] = (
 
 _REPLY, _LINK, _SENDER = "Reply to this email directly", "view it on GitHub", "notifications@github.com"
 _SIGNATURE = re.compile(r"^Signed-off-by: [^<\n]+<[^>\n]+>.*\n?", re.MULTILINE)
-_DATE = re.compile(r"\d{1,4}/\d{1,4}/\d{1,4} \d{2}:\d{2} [AP]M.+wrote")
+_DATE = re.compile(r"\d{1,4}/\d{1,4}/\d{1,4} \d{2}:\d{2} [AP]M.")
+_NAME = re.compile(r"\w+(?:-\w+)*+")
 _PAGE_BREAK = re.compile("_{20,}")
 
 
@@ -184,7 +186,7 @@ def _strip_quotation(text: str) -> str:
     Without such a line nothing is cut: a quoted line alone is Markdown. The released code then drops all text above it.
     """
     lines = text.split("\n")
-    start = next((i for i, line in enumerate(lines) if _SENDER in line or _DATE.search(line)), None)
+    start = next((i for i, line in enumerate(lines) if _SENDER in line or _is_dated(line)), None)
     if start is None:
         return text
     end = start
@@ -194,6 +196,11 @@ def _strip_quotation(text: str) -> str:
         elif line.startswith(">"):
             end = place
     return "\n".join(lines[:start] + lines[end + 1 :])
+
+
+def _is_dated(line: str) -> bool:
+    date = _DATE.search(line)
+    return date is not None and "wrote" in line[date.end() :]
 
 
 def _map_texts(issue: Issue, change: Callable[[str], str]) -> Issue:

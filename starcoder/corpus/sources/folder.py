@@ -2,12 +2,12 @@
 
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from starcoder.corpus.licenses import Declaration, RepositoryLicenses
+from starcoder.corpus.sources import git
 from starcoder.corpus.sources.base import Candidate, Unit
 from starcoder.corpus.sources.files import (
     SKIPPED,
@@ -27,10 +27,8 @@ from starcoder.corpus.sources.files import (
 from starcoder.corpus.sources.metadata import METADATA_FILES, read_package
 from starcoder.errors import UserError
 
-# https://host/owner/name.git, ssh://git@host:22/owner/name, git@host:owner/name; a path on a disk tells no owner.
-_REMOTE = re.compile(r"(?:(?!file:)\w+://[^/]+/|[^/:]+:(?!//))(?:.+/)?(?P<name>[^/]+/[^/]+?)(?:\.git)?/?")
-# The checkout may be somebody else's: it must be readable by us, and its configuration must not make git run programs.
-_GIT = ("git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false")
+# https://host/owner/name.git, ssh://git@host:22/group/sub/name, git@host:owner/name; a path on a disk tells no owner.
+_REMOTE = re.compile(r"(?:(?!file:)\w+://[^/]+/|[^/:]+:(?!//))/*(?P<name>[^/]+/(?:[^/]+/)*?[^/]+?)(?:\.git)?/*")
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ class Tree:
     root: Path
 
     def name(self) -> str:
-        """Owner and name, as the remote `origin` has them, or else the name of the folder."""
+        """Owner, or group and those inside it, and name, as the remote `origin` has them, or the name of the folder."""
         remote = _REMOTE.fullmatch(self._git("config", "--get", "remote.origin.url") or "")
         name = remote["name"] if remote else self.root.name
         return name if is_decodable(name) else undecodable(name).path
@@ -141,14 +139,10 @@ class Tree:
         """
         if not os.path.lexists(self.root / ".git"):
             return None
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-        environment["GIT_CEILING_DIRECTORIES"] = os.path.realpath(self.root.parent)  # no repository around it
-        command = [*_GIT, "-C", str(self.root), *arguments]
         try:
-            done = subprocess.run(command, env=environment, capture_output=True, check=False)
-        except FileNotFoundError as error:
-            raise UserError(f"{self.root} is a checkout, and git is not installed to read it") from error
-        return os.fsdecode(done.stdout).rstrip("\n") if done.returncode == 0 else None
+            return os.fsdecode(git.run(self.root, *arguments)).rstrip("\n")
+        except git.GitError:
+            return None
 
 
 def _units(root: Path, license: str | None) -> list[Unit]:

@@ -1,10 +1,6 @@
-"""What git knows about a repository on this machine: the commits that change one file, and the texts of files.
-
-The repository may be somebody else's: git runs none of its programs, and fetches nothing that is missing.
-"""
+"""What git knows about a repository on this machine: the commits that change one file, and the texts of files."""
 
 import os
-import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,21 +10,15 @@ from tempfile import TemporaryFile
 from typing import IO
 
 from starcoder.corpus.document import Rejection
-from starcoder.errors import UserError
+from starcoder.corpus.sources.git import GitError, first_line, run, start
+
+__all__ = ["Change", "GitError", "Read", "head", "history_bytes", "is_repository", "one_file_changes", "text_reader"]
 
 _FILE_MODES = {b"000000", b"100644", b"100755"}  # not there, or a file; no symbolic link and no submodule
 _CHUNK = 2**20
-_GIT = (
-    *("git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false"),
-    *("-c", "log.showSignature=false", "-c", "log.showRoot=true"),
-)
-
+_COMMIT_BYTES = 20_000  # the texts of a file before and after it
 Read = Callable[[str], str | Rejection]
 """The text with an id; the empty id, of a file that is not there, has the empty text."""
-
-
-class GitError(Exception):
-    """What git cannot do with a repository, in its words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +49,17 @@ def is_repository(folder: Path) -> bool:
 def head(folder: Path) -> str:
     """Id of the commit that HEAD names, or "" if there is none."""
     try:
-        return _run(folder, "rev-parse", "--verify", "HEAD^{commit}").decode().strip()
+        return run(folder, "rev-parse", "--verify", "HEAD^{commit}").decode().strip()
     except GitError:
         return ""
 
 
-def stored_bytes(folder: Path) -> int:
-    """Bytes of the repository's objects as they are stored."""
+def history_bytes(folder: Path) -> int:
+    """Bytes to read of the history of HEAD, about: the same however git stores it."""
     try:
-        counted = _run(folder, "count-objects", "-v").decode()
+        return int(run(folder, "rev-list", "--count", "HEAD", "--")) * _COMMIT_BYTES
     except GitError:
         return 0
-    return 1024 * sum(int(size) for size in re.findall(r"^size(?:-pack)?: (\d+)$", counted, re.MULTILINE))
 
 
 def one_file_changes(folder: Path) -> Iterator[Change]:
@@ -80,10 +69,10 @@ def one_file_changes(folder: Path) -> Iterator[Change]:
         GitError: There is no history, or it is damaged.
     """
     # Where a shallow history begins, a commit seems to create all files.
-    shallow = folder / os.fsdecode(_run(folder, "rev-parse", "--git-path", "shallow").rstrip(b"\n"))
+    shallow = folder / os.fsdecode(run(folder, "rev-parse", "--git-path", "shallow").rstrip(b"\n"))
     cut = set(shallow.read_text().split()) if shallow.is_file() else set()
     options = ("--no-merges", "--find-renames", "--raw", "--no-abbrev", "-z", "--encoding=UTF-8", "--format=%H%x00%s")
-    with TemporaryFile() as errors, _start(folder, "log", *options, stderr=errors) as git:
+    with TemporaryFile() as errors, start(folder, "log", *options, stderr=errors) as git:
         assert git.stdout is not None
         for sha, subject, entries in _log(_fields(git.stdout)):
             change = _change(sha, subject, *entries[0]) if len(entries) == 1 and sha not in cut else None
@@ -91,13 +80,13 @@ def one_file_changes(folder: Path) -> Iterator[Change]:
                 yield change
         if git.wait():
             errors.seek(0)
-            raise GitError(_first_line(errors.read()))
+            raise GitError(first_line(errors.read()))
 
 
 @contextmanager
 def text_reader(folder: Path, most_bytes: int) -> Iterator[Read]:
     """A function that reads texts of at most so many bytes by their ids; what is no such text is a rejection."""
-    with _start(folder, "cat-file", "--batch", stderr=subprocess.DEVNULL, stdin=subprocess.PIPE) as git:
+    with start(folder, "cat-file", "--batch", stderr=subprocess.DEVNULL, stdin=subprocess.PIPE) as git:
         assert git.stdin is not None
         assert git.stdout is not None
         requests, answers = git.stdin, git.stdout
@@ -119,46 +108,6 @@ def text_reader(folder: Path, most_bytes: int) -> Iterator[Read]:
             return Rejection("file too long", f"{int(size[0])} bytes") if data is None else _decode(data)
 
         yield read
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    return outside | {
-        "GIT_ALLOW_PROTOCOL": "none",
-        "GIT_CEILING_DIRECTORIES": str(folder.resolve().parent),  # a damaged repository is not the one around it
-        "GIT_NO_REPLACE_OBJECTS": "1",
-        "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_TERMINAL_PROMPT": "0",
-        "LC_ALL": "C",
-    }
-
-
-def _start(
-    folder: Path, *command: str, stderr: int | IO[bytes], stdin: int = subprocess.DEVNULL
-) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(
-            [*_GIT, *command],
-            cwd=folder,
-            env=_environment(folder),
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-        )
-    except FileNotFoundError:
-        raise UserError("git is not installed; commits are read with it") from None
-
-
-def _run(folder: Path, *command: str) -> bytes:
-    with _start(folder, *command, stderr=subprocess.PIPE) as git:
-        output, errors = git.communicate()
-    if git.returncode:
-        raise GitError(_first_line(errors))
-    return output
-
-
-def _first_line(errors: bytes) -> str:
-    return errors.decode(errors="replace").partition("\n")[0] or "git failed"
 
 
 def _fields(stream: IO[bytes]) -> Iterator[bytes]:

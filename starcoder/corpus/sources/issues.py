@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from starcoder.corpus.document import Document, Mark, Rejection
+from starcoder.corpus.filters import STAGE
 from starcoder.corpus.formatting import structured
 from starcoder.corpus.licenses import Declaration
 from starcoder.corpus.sources.base import Candidate, Unit
@@ -92,7 +93,7 @@ class Issues:
             return document.reject("issue without events")
         cleaned = clean(issue)
         if isinstance(cleaned, Rejection):
-            return document.reject(cleaned.reason, cleaned.detail)
+            return document.reject(cleaned.reason, cleaned.detail, STAGE)
         content, marks = conversation(cleaned)
         try:
             size = len(content.encode())

@@ -11,7 +11,7 @@ from email.message import Message
 from importlib.metadata import PackageMetadata
 from typing import Any, cast
 
-from starcoder.corpus.license_names import parse
+from starcoder.corpus.license_names import join, parse, unclear
 from starcoder.corpus.licenses import Declaration, declared_license, npm_license
 
 
@@ -33,15 +33,16 @@ class Package:
 def read_package(files: Mapping[str, bytes]) -> Package:
     """What the metadata files in the root of a repository say together; a file that cannot be parsed says nothing.
 
-    What a built distribution declares (METADATA, PKG-INFO) stands alone if it names a licence. Otherwise all licences
-    that are declared apply: one repository may hold a Python package, a crate and an npm package side by side.
+    What a built distribution declares (METADATA, PKG-INFO) stands alone if it is understood. Otherwise all licences
+    that are declared apply: one repository may hold a Python package, a crate and an npm package side by side. What is
+    not understood among them becomes a `LicenseRef-unclear-…`, which the text of a licence may explain.
 
     Args:
         files: Name → content; names that are not metadata are ignored.
     """
     packages = {name: _READERS[name](_text(files[name])) for name in _READERS if name in files}
-    built = [name for name in ("METADATA", "PKG-INFO") if name in packages and packages[name].license]
     declared = {name: package.license for name, package in packages.items() if package.license}
+    built = [name for name in ("METADATA", "PKG-INFO") if name in declared and _is_understood(declared[name])]
     return Package(
         name=next((package.name for package in packages.values() if package.name), ""),
         version=next((package.version for package in packages.values() if package.version), ""),
@@ -58,8 +59,15 @@ def _all_of(declared: Mapping[str, Declaration]) -> Declaration | None:
     expressions = {declaration.expression for declaration in declared.values()}
     if len(expressions) <= 1:
         return next(iter(declared.values()), None)
-    joined = " AND ".join(f"({expression})" for expression in sorted(expressions))
-    return Declaration(joined, "; ".join(f"{name}: {each.evidence}" for name, each in declared.items()))
+    evidence = "; ".join(f"{name}: {each.evidence}" for name, each in declared.items())
+    if not any(map(_is_understood, declared.values())):
+        return Declaration("; ".join(sorted(expressions)), evidence)
+    parts = (each.expression if _is_understood(each) else unclear(each.expression) for each in declared.values())
+    return Declaration(join("AND", sorted(parts)), evidence)
+
+
+def _is_understood(declared: Declaration) -> bool:
+    return parse(declared.expression) is not None
 
 
 def _core_metadata(text: str) -> Package:
@@ -72,8 +80,10 @@ def _pyproject(text: str) -> Package:
     project = _table(parsed.get("project")) or _table(_table(parsed.get("tool")).get("poetry"))
     license = project.get("license")
     stated = _string(_table(license).get("text") if isinstance(license, dict) else license)
+    # A string under [project] is an expression (PEP 639); the older table, and Poetry's, are like the License field.
+    explicit = isinstance(license, str) and "project" in parsed and parse(stated) is not None
     message = Message()
-    message["License-Expression" if parse(stated) is not None else "License"] = stated
+    message["License-Expression" if explicit else "License"] = stated
     for classifier in _list(project.get("classifiers")):
         message["Classifier"] = classifier
     name, version = _string(project.get("name")), _string(project.get("version"))

@@ -166,10 +166,13 @@ def _values(column: Any) -> list[Any]:
     """The values of a column, text as bytes: nothing guarantees that it is UTF-8."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         column = column.cast(pa.large_binary())
-    elif pa.types.is_list(column.type):
-        column = column.cast(pa.list_(pa.large_binary()))
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        column = column.cast(pa.large_list(pa.large_binary()))
+    elif pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):  # a cast of them loses what they hold
+        return [row.values.cast(pa.large_binary()).to_pylist() if row.is_valid else None for row in column]
     values: list[Any] = column.to_pylist()
     return values
 

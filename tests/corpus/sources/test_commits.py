@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from starcoder.corpus.document import Document, Rejection
 from starcoder.corpus.formatting import segments
+from starcoder.corpus.ingest import Ingest, Rules
 from starcoder.corpus.licenses import Declaration
 from starcoder.corpus.sources.commits import Commits, excerpt, judge_change, judge_message
 from starcoder.errors import UserError
@@ -275,6 +276,48 @@ class TestRepository:
             "huge.py": "file too long",
             "empty.py": "file is empty after the commit",
         }
+
+    def test_the_stage_of_a_rejection(self, tmp_path: Path) -> None:
+        """What is sampled out, or too little to learn from, is the filters'; what cannot be read has no stage."""
+        repository = Repository(tmp_path / "r")
+        for i in range(3):
+            repository.commit(f"Write version {i} of all of it", a__py=lines(*range(100 * i, 100 * i + 50)))
+        repository.commit("Update", b__py=lines(*range(9)))
+        repository.commit(c__py="")
+        repository.commit(d__py=b"\0" * 9)
+        found = [document.rejection for document in read(tmp_path) if document.rejection]
+        assert {(rejection.reason, rejection.stage) for rejection in found} == {
+            ("another commit of the file", "filters"),
+            ("uninformative commit message", "filters"),
+            ("file is empty after the commit", "filters"),
+            ("binary", ""),
+        }
+
+    def test_the_whole_texts_come_with_the_window(self, tmp_path: Path) -> None:
+        repository = Repository(tmp_path / "r")
+        (repository.folder / "src").mkdir()
+        notice = "# SPDX-License-Identifier: GPL-3.0-only\n"
+        repository.commit("Write a long file of ours", **{"src/a__py": notice + BODY})
+        repository.commit("Change the end of the file", **{"src/a__py": notice + BODY.replace("99\n", "98\n1\n2\n3\n")})
+        for seed in range(8):
+            source = Commits(tmp_path, "MIT", seed)
+            every = [candidate for unit in source.units() for candidate in source.candidates(unit)]
+            (kept,) = [candidate for candidate in every if not candidate.document.rejection]
+            assert kept.file == "src/a.py"
+            assert kept.texts[-1].startswith(notice)
+            (judged,) = Ingest(Rules()).documents(kept, Ingest(Rules()).listed(kept))
+            assert judged.rejection
+            assert (judged.rejection.stage, judged.content) == ("licence", "")
+
+    def test_the_size_of_a_unit_is_that_of_its_history(self, tmp_path: Path) -> None:
+        repository = Repository(tmp_path / "r")
+        sizes = []
+        for i in range(3):
+            repository.commit(a__py=lines(*range(9 * i, 9 * i + 9)))
+            sizes.append(Commits(tmp_path).units()[0].size)
+        assert sizes == [sizes[0], 2 * sizes[0], 3 * sizes[0]]
+        repository.git("gc", "--quiet", "--aggressive", "--prune=now")
+        assert Commits(tmp_path).units()[0].size == sizes[-1]
 
     def test_one_commit_a_file_is_kept(self, tmp_path: Path) -> None:
         repository = Repository(tmp_path / "r")

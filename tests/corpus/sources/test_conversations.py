@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,7 +63,9 @@ class TestEmail:
         kept = (line.replace("_", "") for line in lines if not line.startswith("Signed-off-by"))
         assert strip_email("\n".join(lines)) == "\n".join(kept).strip()
 
-    @pytest.mark.parametrize("part", ["From:", "1", "<", "_", "\n>", "On ", "Signed-off-by: ", "view it on GitHub"])
+    @pytest.mark.parametrize(
+        "part", ["From:", "1", "<", "_", "\n>", "On ", "Signed-off-by: ", "view it on GitHub", "1/1/1 11:11 AM "]
+    )
     def test_takes_linear_time(self, part: str) -> None:
         strip_email(part * (200_000 // len(part)))  # minutes, if any pattern were quadratic
 
@@ -169,6 +173,24 @@ class TestUsernames:
         for (_, before), (_, after) in zip(events, pairs(with_masked_users(issue(*events))), strict=True):
             if "@" not in before:
                 assert after == " ".join(map(mask, before.split(" ")))
+
+    NAMES = st.sampled_from(["a", "b-b", "a.b", "b b", "-a", "a-", "_", "b", "("])
+
+    @given(st.lists(NAMES, min_size=1), st.text("ab-. _(c", max_size=40))
+    def test_equals_one_alternative_for_each_name(self, names: list[str], text: str) -> None:
+        order = list(dict.fromkeys(names))
+        longest_first = "|".join(re.escape(name) for name in sorted(order, key=len, reverse=True))
+        expected = re.sub(
+            rf"(?<!\w)(?<!\w-)(?:{longest_first})(?!-?\w)", lambda found: f"username_{order.index(found[0])}", text
+        )
+        masked = with_masked_users(issue(*((name, text) for name in names)))
+        assert {after for _, after in pairs(masked)} == {expected}
+
+    def test_many_users_in_long_texts(self) -> None:
+        users = [
+            (f"user-{i}", "user-1 word " * 40) for i in range(5000)
+        ]  # minutes, if each name were tried at each word
+        assert pairs(with_masked_users(issue(*users)))[-1] == ("username_4999", "username_1 word " * 40)
 
 
 def test_all_steps_in_order() -> None:

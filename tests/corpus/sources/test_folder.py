@@ -94,7 +94,9 @@ def test_a_checkout_has_its_tracked_files_alone(tmp_path: Path) -> None:
         ("git@github.com:owner/repo.git", "owner/repo"),
         ("github.com:owner/repo", "owner/repo"),
         ("ssh://git@example.org:2222/owner/repo.git", "owner/repo"),
-        ("https://gitlab.com/group/owner/repo.git", "owner/repo"),
+        ("https://gitlab.com/group/sub/repo.git", "group/sub/repo"),
+        ("git@gitlab.com:group/a/b/c/repo", "group/a/b/c/repo"),
+        ("ssh://git@example.org/~alice/repo/", "~alice/repo"),
         ("https://gist.github.com/repo.git", "clone"),
         ("/srv/mirrors/repo.git", "clone"),
         ("file:///srv/mirrors/repo.git", "clone"),
@@ -149,6 +151,27 @@ def test_git_runs_no_program_that_a_checkout_names(tmp_path: Path) -> None:
     script.chmod(0o755)
     git(root, "config", "core.fsmonitor", str(script))
     found(Checkout(root))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_nothing_is_fetched_for_a_checkout(tmp_path: Path) -> None:
+    """Where objects are missing that a partial clone would fetch, git must not ask the remote: it may be a program."""
+    root = write(tmp_path / "root", a_py="a")
+    commit(root)
+    script = tmp_path / "upload-pack"
+    script.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    script.chmod(0o755)
+    git(root, "remote", "add", "origin", str(tmp_path / "elsewhere"))
+    for key, value in {
+        "core.repositoryFormatVersion": "1",
+        "extensions.partialClone": "origin",
+        "remote.origin.promisor": "true",
+        "remote.origin.uploadpack": str(script),
+    }.items():
+        git(root, "config", key, value)
+    for path in (root / ".git/objects").glob("??/*"):
+        path.unlink()
+    assert list(found(Checkout(root))) == ["root/a.py"]
     assert not (tmp_path / "ran").exists()
 
 

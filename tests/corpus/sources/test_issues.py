@@ -196,6 +196,11 @@ class TestSource:
         path = write_lines(tmp_path / "d.jsonl", "{\n", "[1]\n", "\n", {}, short, half, ROW)
         expected = ["not JSON", "not an issue", "issue without events", "short issue", "not UTF-8", None]
         assert reasons(Issues(path)) == expected
+        # A short issue can be read; it is one of the filters that leaves it out.
+        stages = [
+            candidate.document.rejection and candidate.document.rejection.stage for candidate in read(Issues(path))
+        ]
+        assert stages == ["", "", "", "filters", "", None]
 
     def test_what_is_wrong_with_a_file_is_a_rejection(self, tmp_path: Path) -> None:
         (tmp_path / "a.parquet").write_bytes(b"PAR1, but no more")

@@ -62,8 +62,37 @@ def test_all_that_is_declared_for_a_repository_applies() -> None:
         "MIT", "License-Expression"
     )
     assert read(pyproject_toml=python, package_json=npm).license == Declaration(
-        "(GPL-3.0-only) AND (MIT)", "pyproject.toml: License-Expression; package.json: package.json"
+        "GPL-3.0-only AND MIT", "pyproject.toml: License-Expression; package.json: package.json"
     )
+
+
+def test_what_is_not_understood_does_not_take_the_rest_with_it() -> None:
+    gpl = "[project]\nlicense = 'GPL-3.0-or-later'"
+    mixed = read(pyproject_toml=gpl, package_json='{"license": "SEE LICENSE IN LICENSE"}').license
+    assert mixed
+    assert mixed.expression == "GPL-3.0-or-later AND LicenseRef-unclear-SEE-LICENSE-IN-LICENSE"
+    assert mixed.evidence == "pyproject.toml: License-Expression; package.json: package.json"
+    for unknown in ("UNKNOWN", "unknown", ""):
+        built = {"PKG-INFO": f"Name: x\nLicense: {unknown}\n"}
+        assert read(pyproject_toml=gpl, **built).license == Declaration("GPL-3.0-or-later", "License-Expression")
+    own = read(pyproject_toml=gpl, **{"PKG-INFO": "Name: x\nLicense: Our own\n"}).license
+    assert own
+    assert own.expression == "GPL-3.0-or-later AND LicenseRef-unclear-Our-own"
+    neither = read(pyproject_toml="[project]\nlicense = 'Ours'", package_json='{"license": "SEE LICENSE"}').license
+    assert neither
+    assert neither.expression == "Ours; SEE LICENSE"
+
+
+def test_only_an_expression_replaces_the_classifiers() -> None:
+    classifiers = "classifiers = ['License :: OSI Approved :: GNU General Public License v3 (GPLv3)']"
+    for start, expected in {
+        "[project]\nlicense = 'MIT'": "MIT",
+        "[project]\nlicense = {text = 'MIT'}": "MIT AND GPL-3.0-only",
+        "[tool.poetry]\nlicense = 'MIT'": "MIT AND GPL-3.0-only",
+    }.items():
+        declared = read(pyproject_toml=f"{start}\n{classifiers}").license
+        assert declared
+        assert declared.expression == expected
 
 
 def test_a_built_distribution_speaks_for_itself() -> None:

@@ -2,10 +2,11 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -120,6 +121,22 @@ def test_licences(tmp_path: Path, licenses: list[str | None] | None, expected: s
     assert candidate.license.expression == expected  # never that of the source: each row has its own
 
 
+@pytest.mark.parametrize("text", [pa.string(), pa.large_string(), pa.string_view()])
+@pytest.mark.parametrize("list_of", [pa.list_, pa.large_list, pa.list_view, pa.large_list_view])
+def test_licences_in_any_kind_of_list(tmp_path: Path, list_of: Callable[[pa.DataType], pa.DataType], text: Any) -> None:
+    column = pa.array([["MIT", "ISC"], None, []], list_of(text))
+    table = pa.Table.from_pylist([ROWS[0]] * 3).drop_columns("max_stars_repo_licenses")
+    path = save(tmp_path / "a.parquet", table.append_column("max_stars_repo_licenses", column))
+    assert [c.license.expression for c in found(Stack(str(path)))] == ["MIT AND ISC", "", ""]
+
+
+def test_a_file_that_polars_writes(tmp_path: Path) -> None:
+    pl.DataFrame(ROWS).write_parquet(tmp_path / "a.parquet")
+    first, second = found(Stack(str(tmp_path / "a.parquet")))
+    assert first.license.expression == "MIT AND Apache-2.0"
+    assert (second.document.name, second.read and second.read()) == ("owner/two/b.h", "é".encode())
+
+
 def test_other_data_sets(tmp_path: Path) -> None:
     starcoderdata = {name: ROWS[0][name] for name in ("max_stars_repo_path", "max_stars_repo_name", "content")}
     candidate = one(tmp_path, {**starcoderdata, "max_stars_count": 3.0, "id": "5"}, "LicenseRef-StarCoderData")
@@ -166,7 +183,9 @@ def test_text_that_is_not_utf8(tmp_path: Path) -> None:
     assert [candidate.read and candidate.read() for candidate in candidates] == [b"caf\xe9", b"ok"]
 
 
-@pytest.mark.parametrize("kind", [pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())])
+@pytest.mark.parametrize(
+    "kind", [pa.large_string(), pa.string_view(), pa.binary(), pa.dictionary(pa.int32(), pa.string())]
+)
 def test_other_types_of_text(tmp_path: Path, kind: pa.DataType) -> None:
     table = pa.Table.from_pylist(ROWS)
     at = table.schema.get_field_index("content")
