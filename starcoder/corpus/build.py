@@ -178,13 +178,13 @@ def _specs(
 
 def _check_opted_out(output: Path, opt_out: OptOut) -> None:
     """What was taken out of a corpus does not come back because its list was forgotten."""
-    earlier = read_summary(output)["options"] if (output / FILE).is_file() else {}
-    if not opt_out and {earlier.get("opt_out", opt_out.digest), earlier.get("opted_out_later", opt_out.digest)} != {
-        opt_out.digest
-    }:
-        raise UserError(
-            f"repositories opted out of the corpus in {output}: name their list by --opt_out, or another output"
-        )
+    try:
+        earlier = read_summary(output)["options"]
+    except UserError:  # there is none, or one of another version
+        return
+    nobody = OptOut.none().digest
+    if not opt_out and any(earlier.get(key, nobody) != nobody for key in ("opt_out", "opted_out_later")):
+        raise UserError(f"repositories opted out of the corpus in {output}: name their list by --opt_out")
 
 
 def _check_place(output: Path, specs: list[SourceSpec]) -> None:

@@ -413,7 +413,7 @@ def test_a_corpus_is_not_written_into_what_is_read(source: Path, tmp_path: Path)
 
 
 def test_nothing_to_keep_is_one_line(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="fewer than two repositories.*; left out: [0-9]+ mean line, "):
+    with pytest.raises(UserError, match=r"fewer than two repositories.*; left out: \d+ mean line, "):
         make(tmp_path / "out", source, filters=FilterOptions(mean_line=1))
     assert not (tmp_path / "out").exists()
 
