@@ -123,6 +123,7 @@ def build(
         "sources": [_facts(source, spec) for source, spec in zip(opened, specs, strict=True)],
         "redactor": redactor.name,
         "benchmarks": strings.counts,
+        "benchmarks_missing": strings.missing if benchmarks else (),
         "messages": messages,
     }
     digest = hashlib.sha256(json.dumps([facts, fingerprint(opened), code_digest()], sort_keys=True).encode())
@@ -218,7 +219,8 @@ def _report(output: Path) -> None:
     for message in summary["messages"]:
         print(f"corpus: {visible(message)}")
     strings = ", ".join(f"{name} ({count:,} strings)" for name, count in summary["benchmarks"].items())
-    print(f"corpus: benchmarks: {strings or 'not looked for; name a folder of them by --benchmarks'}")
+    missing = f"; not found: {', '.join(summary['benchmarks_missing'])}" if summary["benchmarks_missing"] else ""
+    print(f"corpus: benchmarks: {strings or 'not looked for; name a folder of them by --benchmarks'}{missing}")
     if summary["redactor"] == "none":
         print("corpus: PII: not redacted")
     sizes = ", ".join(f"{split} {summary[split]['bytes'] / 1e6:,.1f} MB" for split in ("train", "validation"))

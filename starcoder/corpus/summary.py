@@ -134,15 +134,3 @@ def read_summary(folder: Path) -> dict[str, Any]:
     if not isinstance(summary, dict) or summary.get("format") != FORMAT:
         raise UserError(f"{folder} holds a corpus of another version: build it again")
     return summary
-
-
-def counts_table(title: str, counts: Mapping[str, Count], rows: int = 20) -> str:
-    """Return the first `rows` of `counts` as text, the rest in one line."""
-    shown = list(counts.items())[:rows]
-    rest = list(counts.values())[rows:]
-    if rest:
-        total = {unit: sum(entry[unit] for entry in rest) for unit in ("documents", "bytes")}
-        shown.append((f"({len(rest)} more)", total))
-    width = max(len(title), *(len(name) for name, _ in shown)) if shown else len(title)
-    lines = [f"{title:<{width}}  documents        MB"]
-    return "\n".join(lines + [f"{name:<{width}}  {n['documents']:>9,}  {n['bytes'] / 1e6:>8.2f}" for name, n in shown])

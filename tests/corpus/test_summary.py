@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from starcoder.corpus.document import Document, Rejection, read_documents, write_documents
-from starcoder.corpus.summary import STAGES, count, counts_table, read_summary, recount, seal
+from starcoder.corpus.summary import STAGES, count, read_summary, recount, seal
 from starcoder.errors import UserError
 
 MB = 10**6
@@ -169,10 +169,3 @@ def test_count_orders_equal_sizes_by_name() -> None:
         ("b", {"documents": 1, "bytes": 4}),
         ("c", {"documents": 2, "bytes": 3}),
     ]
-
-
-def test_table_adds_up_the_rows_it_does_not_show() -> None:
-    counts = {name: {"documents": 1000, "bytes": 2_500_000} for name in "abcd"}
-    lines = [line.split() for line in counts_table("languages", counts, rows=1).splitlines()]
-    assert lines == [["languages", "documents", "MB"], ["a", "1,000", "2.50"], ["(3", "more)", "3,000", "7.50"]]
-    assert counts_table("nothing", {}).split() == ["nothing", "documents", "MB"]
