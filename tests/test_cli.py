@@ -129,7 +129,7 @@ def test_a_corpus_on_a_full_disk_is_one_line_and_nothing_half_written(tmp_path: 
         (source / f"repository{number}" / "module.py").write_text(lines)
     options = ["--source", str(source), "--license", "MIT", "--output", str(small_disk / "corpus")]
     assert_one_line(starcoder(ROOT, "corpus", "build", *options), "disk is full")
-    assert [path.name for path in small_disk.iterdir()] == ["corpus.work"]  # from which it can go on
+    assert {path.name for path in small_disk.iterdir()} <= {"corpus.work"}  # from which it can go on
 
 
 @pytest.mark.parametrize(
