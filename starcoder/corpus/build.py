@@ -128,19 +128,23 @@ def build(
     }
     digest = hashlib.sha256(json.dumps([facts, fingerprint(opened), code_digest()], sort_keys=True).encode())
     work = Work(output.resolve(), digest.hexdigest())
-    for source_facts in facts["sources"]:
-        size = f"{source_facts['bytes'] / 1e6:,.1f} MB in {source_facts['units']:,} parts"
-        print(f"corpus: reading {source_facts['name']}, {size}", flush=True)
     plan = Plan(
         work.path, work.output, tuple(opened), tasks, rules, similarity, validation_share, seed, redactor, facts
     )
+    _run(plan, work, max_bytes, execution)
+
+
+def _run(plan: Plan, work: Work, max_bytes: int | None, execution: Execution) -> None:
+    for source in plan.facts["sources"]:
+        size = f"{source['bytes'] / 1e6:,.1f} MB in {source['units']:,} parts"
+        print(f"corpus: reading {source['name']}, {size}", flush=True)
     with work.claim():
         work.prepare(plan, lambda: share_out(plan, max_bytes) if max_bytes is not None else None)
-        run_stages(pipeline(work, len(tasks)), work.logs, execution)
+        run_stages(pipeline(work, len(plan.tasks)), work.logs, execution)
     if execution.executor == "slurm":
-        print(f"corpus: submitted; {output} appears when the last job has ended, logs are in {work.logs}")
-        return
-    _report(output)
+        print(f"corpus: submitted; {work.output} appears when the last job has ended, logs are in {work.logs}")
+    else:
+        _report(work.output)
 
 
 def _check_options(
