@@ -6,6 +6,7 @@ A subcommand is a typed function, its options are the function's parameters, its
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -98,8 +99,17 @@ def _call(function: Callable[..., Any], prog: str, args: list[str]) -> None:
     try:
         options = vars(parser.instantiate(parser.parse_args(args)))
     except ArgumentError as error:
-        raise UserError(f"{prog.removeprefix('starcoder ')}: {one_line(error)}") from None
+        raise UserError(f"{prog.removeprefix('starcoder ')}: {_plainly(one_line(error))}") from None
     function(**{name: value for name, value in options.items() if name != "config"})
+
+
+def _plainly(message: str) -> str:
+    """What jsonargparse says of an option that may be null, without the types that it has tried in vain."""
+    key = re.match(r'Parser key "([\w.]+)"', message)
+    if key and "Expected a <class 'list'>" in message:
+        return f"--{key[1]} takes a list: --{key[1]} '[…]', or --{key[1]}+ … for each"
+    inner = re.search(r"Problem with given class_path '[\w.]+': (.*?) - Expected a <class 'NoneType'>", message)
+    return f"--{key[1]}: {inner[1]}" if key and inner else message
 
 
 def _disk_is_full(error: BaseException | None) -> bool:

@@ -71,6 +71,8 @@ def test_help_of_a_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
     ("args", "words"),
     [
         (["bake"], ["bake", "--help"]),
+        (["corpus", "build", "--accept", "MIT"], ["--accept takes a list: --accept '[…]', or --accept+ … for each"]),
+        (["corpus", "build", "--sources", "[{kind: foldr}]"], ["--sources:", "'installed'", "foldr"]),
         (["corpus"], ["starcoder corpus build"]),
         (["corpus", "build", "--colour", "red"], ["--colour"]),
         (["tokenize", "--corpus", "missing", "--tokenizer", "missing", "--output", "build/never"], ["missing"]),
