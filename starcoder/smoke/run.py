@@ -36,6 +36,7 @@ _TOKENS_CODE = (
     "executors.py",
     "corpus/formatting.py",
     "corpus/mix.py",
+    "training/chunks.py",
     "training/shards.py",
     "training/stream.py",
 )

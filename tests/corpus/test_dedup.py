@@ -198,7 +198,7 @@ def test_only_true_duplicates_are_found_and_nearly_all_of_them(pairs: list[Pair]
     assert np.mean(close) >= 0.98
     assert np.mean(near) >= 0.9
     unlike = [pair.similarity for pair in pairs if pair.kind in ("40 % renamed", "halves mixed", "neighbours")]
-    assert np.mean([similarity < 0.7 for similarity in unlike]) > 0.9  # neighbours of a package can be alike
+    assert np.mean([similarity < 0.7 for similarity in unlike]) > 0.98  # a file of few identifiers stays alike
     assert {pair.kind for pair, match in zip(pairs, found, strict=True) if match} >= {"reformatted", "header added"}
 
 

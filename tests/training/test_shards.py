@@ -20,7 +20,8 @@ from starcoder.errors import UserError
 from starcoder.executors import Execution
 from starcoder.tokenizer import EOD, SENTINELS, Sentinel, Tokenizer, load
 from starcoder.training import shards
-from starcoder.training.shards import _ChunkWriter, _write_litdata_index, encode_document, tokenize
+from starcoder.training.chunks import ChunkWriter, write_litdata_index
+from starcoder.training.shards import encode_document, tokenize
 from starcoder.training.stream import import_litdata, open_shards
 from tests.conftest import Tiny
 
@@ -181,10 +182,10 @@ class TestBytes:
         litdata = import_litdata()
         tokens = np.arange(2500, dtype=dtype)
         (tmp_path / "ours").mkdir()
-        ours = _ChunkWriter(tmp_path / "ours", np.dtype(dtype), 1000)
+        ours = ChunkWriter(tmp_path / "ours", np.dtype(dtype), 1000)
         for part in np.split(tokens, [3, 700, 701, 2300]):
             ours.append(part)
-        _write_litdata_index(tmp_path / "ours", ours.finish(), np.dtype(dtype), 1000)
+        write_litdata_index(tmp_path / "ours", ours.finish(), np.dtype(dtype), 1000)
         loader = litdata.TokensLoader(1)
         theirs = litdata.streaming.writer.BinaryWriter(str(tmp_path / "theirs"), chunk_size=1000, item_loader=loader)
         for i, part in enumerate(np.split(tokens, [1000, 2000])):
