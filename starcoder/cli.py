@@ -10,6 +10,8 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from inspect import Signature, signature
+from itertools import pairwise
 from typing import Any, NoReturn
 
 from starcoder.errors import UserError, one_line
@@ -97,10 +99,21 @@ def _call(function: Callable[..., Any], prog: str, args: list[str]) -> None:
     parser.add_argument("--config", action="config", help="A YAML file of these options.")
     parser.add_function_arguments(function, as_positional=False)
     try:
-        options = vars(parser.instantiate(parser.parse_args(args)))
+        options = vars(parser.instantiate(parser.parse_args(_spelled_out(args, signature(function)))))
     except ArgumentError as error:
         raise UserError(f"{prog.removeprefix('starcoder ')}: {_plainly(one_line(error))}") from None
     function(**{name: value for name, value in options.items() if name != "config"})
+
+
+def _spelled_out(args: list[str], options: Signature) -> list[str]:
+    """`args` with what a user may leave out: the first option's name, "true" after a switch; `-` is `_` in names."""
+    first = [f"--{next(iter(options.parameters))}"] if args and not args[0].startswith("-") else []
+    switches = {f"--{name}" for name, option in options.parameters.items() if option.annotation is bool}
+    whole: list[str] = []
+    for arg, following in pairwise([*first, *args, "--"]):
+        name = re.sub(r"^--[\w-]+", lambda found: "--" + found[0][2:].replace("-", "_"), arg)
+        whole += [name, "true"] if name in switches and following.startswith("--") else [name]
+    return whole
 
 
 def _plainly(message: str) -> str:

@@ -9,18 +9,16 @@ A string must be evidence. A line such as `return x` is in any code; it is left 
 not list, all that is shorter than `NGRAM` words.
 """
 
-import gzip
 import hashlib
 import importlib
 import json
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from starcoder.errors import UserError, one_line
+from starcoder.rows import Row, read_rows
 
 NGRAM = 13
 _WORD = re.compile(r"[A-Za-z0-9_]+")
@@ -36,8 +34,6 @@ _DOCSTRING = re.compile(r'("""|\'\'\')(.*?)\1', re.DOTALL)
 _DS1000_END = re.compile(r"#*\s*(?:SOLUTION START|BEGIN SOLUTION)")
 _MULTIPL_E = {"HumanEval": "HumanEval", "mbpp": "MBPP"}
 _MBPP_TEST = range(11, 511)
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,21 +109,12 @@ def _installed_humaneval() -> list[Path]:
 
 def _strings(file: Path, name: str) -> Iterator[BenchmarkString]:
     try:
-        for number, row in enumerate(_rows(file)):
+        for number, row in enumerate(read_rows(file)):
             for string in SETS[name][1](row, number):
                 if string.text.strip():
                     yield replace(string, text=string.text.strip())
-    except (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (UserError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{file} cannot be read as {name} ({one_line(error)}): download it again") from error
-
-
-def _rows(file: Path) -> list[Row]:
-    data = file.read_bytes()
-    text = (gzip.decompress(data) if file.suffix == ".gz" else data).decode()
-    if ".jsonl" in file.name:
-        return [json.loads(line) for line in text.split("\n") if line.strip()]
-    rows: list[Row] = json.loads(text)
-    return rows
 
 
 def _humaneval(row: Row, number: int) -> Iterator[BenchmarkString]:
