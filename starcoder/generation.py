@@ -1,29 +1,38 @@
 """Completion and infilling with a key/value cache.
 
 Prompts of different lengths are one batch: they go through the model together, padded on the right, and then grow one
-token at a time, each at its own position. A sequence that has ended leaves the batch and costs nothing more.
+token at a time, each at its own position. A sequence that has ended leaves the batch and costs nothing more. A prompt
+goes through the model once, however many completions it is to have: they all begin from copies of its cache.
 
-Shapes: B sequences that still grow, T tokens of the longest prompt, V vocabulary, C channels.
+    prompts, the longest first ──► `batch_size` prefilled together ──► their samples, `batch_size` at a time
+
+Shapes: P prompts prefilled together, B samples that grow together, T tokens of the longest prompt, V vocabulary.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.utils.rnn import pad_sequence
 
 from starcoder import tokenizer as tokenizers
 from starcoder.errors import UserError
-from starcoder.linear import linear
 from starcoder.model import KVCache, StarCoder
 from starcoder.release.folder import local_folder
 from starcoder.tokenizer import EOD, FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Tokenizer
+
+T = TypeVar("T")
+Ends = Callable[[list[int]], bool]
+"""Whether a completion that has just grown is at its end."""
+Finish = Literal["stop", "length"]
+"""Why a completion ended: it was at its end, or it had no more room."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,7 @@ class Sampling:
         top_p: choose among the fewest likeliest tokens whose probabilities sum to this (nucleus sampling).
         stop: texts that end a completion and are cut from it.
         seed: random numbers are a function of it, of the prompt's place in the list, and of the token's number.
-        batch_size: prompts that are completed together.
+        batch_size: completions that grow together.
 
     Raises:
         UserError: naming every value that cannot be.
@@ -62,6 +71,42 @@ class Sampling:
         }
         if any(wrong.values()):
             raise UserError("generation: " + "; ".join(problem for problem, holds in wrong.items() if holds))
+
+
+def _never(ids: list[int]) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt and the samples of it that are wanted.
+
+    Args:
+        ids: token ids; none begin a new document.
+        keys: one for each sample: its random numbers are a function of this list of numbers, none of them negative.
+        ends: whether a completion that has just grown is at its end; `ends_with` makes one from stop strings.
+    """
+
+    ids: Sequence[int]
+    keys: Sequence[Sequence[int]]
+    ends: Ends = _never
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One completion.
+
+    Args:
+        prompt: place of its prompt in the list of prompts.
+        sample: place of its key among the prompt's.
+        ids: token ids, without the prompt and without `<|endoftext|>`.
+        finish: why it ended.
+    """
+
+    prompt: int
+    sample: int
+    ids: list[int]
+    finish: Finish
 
 
 def generate(model: StarCoder, tokenizer: Tokenizer, prompts: Sequence[str], **sampling: Any) -> list[str]:
@@ -128,18 +173,30 @@ def complete(
 
 
 def _complete(model: StarCoder, tokenizer: Tokenizer, prompts: list[list[int]], sampling: Sampling) -> list[str]:
+    check_vocabulary(model, tokenizer)
+    ends = ends_with(tokenizer.decode, sampling.stop)
+    completions = generate_tokens(model, prompts, sampling, vocab_size=tokenizer.vocab_size, ends=ends)
+    return [cut(tokenizer.decode(ids), sampling.stop) for ids in completions]
+
+
+def check_vocabulary(model: StarCoder, tokenizer: Tokenizer) -> None:
+    """Refuse, as a `UserError`, a tokenizer with ids that the model does not know."""
     if tokenizer.vocab_size > model.config.vocab_size:
         raise UserError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {model.config.vocab_size}")
-    reach = max((len(text.encode()) for text in sampling.stop), default=0)  # every token is a byte at least
+
+
+def ends_with(decode: Callable[[list[int]], str], stop: Sequence[str]) -> Ends:
+    """What says whether the last of a completion's tokens, spelled by `decode`, completed one of the texts `stop`."""
+    reach = max((len(text.encode()) for text in stop), default=0)  # every token is a byte at least
 
     def ends(ids: list[int]) -> bool:
-        return any(text in tokenizer.decode(ids[-reach:]) for text in sampling.stop)
+        tail = decode(ids[-reach:])
+        return any(text in tail for text in stop)
 
-    completions = generate_tokens(model, prompts, sampling, vocab_size=tokenizer.vocab_size, ends=ends)
-    return [_cut(tokenizer.decode(ids), sampling.stop) for ids in completions]
+    return ends if stop else _never
 
 
-def _cut(text: str, stop: Sequence[str]) -> str:
+def cut(text: str, stop: Sequence[str]) -> str:
     """`text` up to the stop string that is complete first, however the text is cut into tokens."""
     found = [(text.index(mark) + len(mark), text.index(mark)) for mark in stop if mark in text]
     return text[: min(found)[1]] if found else text
@@ -150,7 +207,7 @@ def generate_tokens(
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     vocab_size: int | None = None,
-    ends: Callable[[list[int]], bool] = lambda ids: False,
+    ends: Ends = _never,
 ) -> list[list[int]]:
     """Complete prompts of token ids; `sampling.stop` is text and has no meaning here.
 
@@ -167,15 +224,49 @@ def generate_tokens(
     Raises:
         UserError: when a prompt does not fit the model's context, or holds an id that the model does not know.
     """
-    _check_prompts(prompts, model)
-    table = model.transformer.wte.weight[:vocab_size]  # (V, C)
-    completions: list[list[int]] = []
+    wanted = [Prompt(prompt, [[sampling.seed, place]], ends) for place, prompt in enumerate(prompts)]
+    samples = sample_tokens(model, wanted, sampling, vocab_size)
+    return [sample.ids for sample in sorted(samples, key=lambda sample: sample.prompt)]
+
+
+def sample_tokens(
+    model: StarCoder, prompts: Sequence[Prompt], sampling: Sampling, vocab_size: int | None = None
+) -> Iterator[Sample]:
+    """Yield all samples of all prompts as they end, with one pass of each prompt through the model.
+
+    Args:
+        model: dropout is off until the iterator is exhausted or closed. Processes that share a sharded one must
+            complete the same prompts together.
+        prompts: each with its samples' random keys, in whose favour `sampling.seed` has no meaning here, and with its
+            own end, in whose favour `sampling.stop` has none.
+        sampling: how tokens are chosen, how many, and how many samples grow together.
+        vocab_size: only ids below are chosen; all of the model's when not given.
+
+    Raises:
+        UserError: when a prompt does not fit the model's context, or holds an id that the model does not know.
+    """
+    _check_prompts([prompt.ids for prompt in prompts], model)
+    # FSDP cannot gather parameters in inference mode, which is faster.
+    mode = torch.no_grad() if isinstance(model, FSDPModule) else torch.inference_mode()
+    samples: Iterator[Sample] = mode(_samples)(model, prompts, sampling, vocab_size)
+    return samples
+
+
+def _samples(
+    model: StarCoder, prompts: Sequence[Prompt], sampling: Sampling, vocab_size: int | None
+) -> Iterator[Sample]:
+    longest_first = sorted(enumerate(prompts), key=lambda numbered: len(numbered[1].ids), reverse=True)
     with _evaluating(model):
-        for start in range(0, len(prompts), sampling.batch_size):
-            batch = [list(prompt) or [EOD] for prompt in prompts[start : start + sampling.batch_size]]
-            rngs = [np.random.default_rng([sampling.seed, start + row]) for row in range(len(batch))]
-            completions += _decode(model, table, batch, rngs, sampling, ends)
-    return completions
+        for group in batched(longest_first, sampling.batch_size):
+            rows = [row for number, prompt in group for row in _rows(model, number, prompt, sampling)]
+            yield from (row.sample() for row in rows if not row.room)
+            if rows := [row for row in rows if row.room]:
+                yield from _complete_rows(model, rows, sampling, vocab_size)
+
+
+def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """`items`, `size` at a time."""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _check_prompts(prompts: Sequence[Sequence[int]], model: StarCoder) -> None:
@@ -192,59 +283,81 @@ def _evaluating(model: StarCoder) -> Iterator[None]:
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         model.train(training)
 
 
+@dataclass
+class _Row:
+    """A sample that grows."""
+
+    number: int
+    place: int
+    prompt: list[int]
+    room: int
+    rng: np.random.Generator
+    ends: Ends
+    ids: list[int] = field(default_factory=list)
+    finish: Finish = "length"
+
+    def grow(self, token: int) -> bool:
+        """Append `token` unless it is `<|endoftext|>`; say whether the completion goes on."""
+        if token != EOD:
+            self.ids.append(token)
+        if token == EOD or self.ends(self.ids):
+            self.finish = "stop"
+        return self.finish == "length" and len(self.ids) < self.room
+
+    def sample(self) -> Sample:
+        return Sample(self.number, self.place, self.ids, self.finish)
+
+
+def _rows(model: StarCoder, number: int, prompt: Prompt, sampling: Sampling) -> list[_Row]:
+    ids = list(prompt.ids) or [EOD]
+    room = min(sampling.max_new_tokens, model.config.context_length - len(ids))
+    return [
+        _Row(number, place, ids, room, np.random.default_rng(key), prompt.ends) for place, key in enumerate(prompt.keys)
+    ]
+
+
+def _complete_rows(model: StarCoder, rows: list[_Row], sampling: Sampling, vocab_size: int | None) -> Iterator[Sample]:
+    """Pass the rows' prompts through the model, each once, and complete the rows."""
+    prompts = {row.number: row.prompt for row in rows}
+    places = {number: place for place, number in enumerate(prompts)}
+    logits, cache = _prefill(model, list(prompts.values()))  # (P, V)
+    for batch in batched(rows, sampling.batch_size):
+        source = torch.tensor([places[row.number] for row in batch], device=logits.device)  # (B,)
+        fork = cache.fork(source, max(row.room for row in batch))
+        yield from _decode(model, list(batch), logits[source], fork, sampling, vocab_size)
+
+
 def _decode(
-    model: StarCoder,
-    table: Tensor,
-    prompts: list[list[int]],
-    rngs: list[np.random.Generator],
-    sampling: Sampling,
-    ends: Callable[[list[int]], bool],
-) -> list[list[int]]:
-    """Complete one batch; `table` (V, C) holds the tokens that may be chosen."""
-    completions: list[list[int]] = [[] for _ in prompts]
-    room = [min(sampling.max_new_tokens, model.config.context_length - len(prompt)) for prompt in prompts]
-    rows = [row for row, n in enumerate(room) if n > 0]
-    if not rows:
-        return completions
-    hidden, cache = _prefill(model, [prompts[row] for row in rows], max(room))
+    model: StarCoder, rows: list[_Row], logits: Tensor, cache: KVCache, sampling: Sampling, vocab_size: int | None
+) -> Iterator[Sample]:
+    """Complete one batch, given the logits (B, V) of each row's first token."""
     while rows:
-        tokens = choose(linear(hidden, table), sampling, [rngs[row] for row in rows])  # (B,)
-        grows = [
-            _grow(completions[row], token, room[row], ends) for row, token in zip(rows, tokens.tolist(), strict=True)
-        ]
+        tokens = choose(logits[:, :vocab_size], sampling, [row.rng for row in rows])  # (B,)
+        grows = [row.grow(token) for row, token in zip(rows, tokens.tolist(), strict=True)]
         if not all(grows):
+            yield from (row.sample() for row, goes_on in zip(rows, grows, strict=True) if not goes_on)
             rows = [row for row, goes_on in zip(rows, grows, strict=True) if goes_on]
             kept = torch.tensor(grows, device=tokens.device)  # (B,)
             tokens = tokens[kept]
             cache.keep(kept)
         if rows:
-            hidden = model.hidden(tokens.unsqueeze(1), cache).squeeze(1)  # (B, C)
-    return completions
+            logits = model.next_logits(tokens.unsqueeze(1), cache)
 
 
-def _grow(completion: list[int], token: int, room: int, ends: Callable[[list[int]], bool]) -> bool:
-    """Append `token` unless it is `<|endoftext|>`; say whether the completion goes on."""
-    if token == EOD:
-        return False
-    completion.append(token)
-    return len(completion) < room and not ends(completion)
-
-
-def _prefill(model: StarCoder, prompts: list[list[int]], room: int) -> tuple[Tensor, KVCache]:
-    """Hidden state of each prompt's last token (B, C), and the cache, in which `room` more tokens fit."""
-    table = model.transformer.wte.weight
-    tokens = pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True).to(table.device)  # (B, T)
-    lengths = torch.tensor([len(prompt) for prompt in prompts], device=table.device)  # (B,)
-    cache = KVCache(model.config, len(prompts), tokens.size(1) + room, like=table)
-    hidden = model.hidden(tokens, cache)  # (B, T, C)
+def _prefill(model: StarCoder, prompts: list[list[int]]) -> tuple[Tensor, KVCache]:
+    """Logits (P, V) of what follows each prompt, and the cache of the prompts."""
+    device = model.transformer.wte.weight.device
+    tokens = pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True).to(device)  # (P, T)
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)  # (P,)
+    cache = KVCache(model.config, len(prompts), tokens.size(1), device)
+    logits = model.next_logits(tokens, cache, ends=lengths)
     cache.lengths = lengths
-    return hidden[torch.arange(len(prompts), device=table.device), lengths - 1], cache
+    return logits, cache
 
 
 def choose(logits: Tensor, sampling: Sampling, rngs: list[np.random.Generator]) -> Tensor:

@@ -16,6 +16,7 @@ Shapes: B batch, T tokens, S slots of the cache, L layers, V vocabulary, C chann
 import dataclasses
 import hashlib
 import math
+from copy import copy
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -168,12 +169,13 @@ class KVCache:
         config: the model's shape.
         batch_size: sequences decoded together.
         slots: tokens that fit in each sequence, prompt and completion together.
-        like: a tensor whose dtype and device the cache takes.
+        device: where the sequences' lengths are; keys and values are kept as and where the model computes them.
     """
 
-    def __init__(self, config: StarCoderConfig, batch_size: int, slots: int, like: Tensor) -> None:
-        self.kv = like.new_zeros(config.n_layer, batch_size, slots, 2 * config.head_size)
-        self.lengths = torch.zeros(batch_size, dtype=torch.long, device=like.device)  # (B,)
+    def __init__(self, config: StarCoderConfig, batch_size: int, slots: int, device: torch.device) -> None:
+        self.shape = (config.n_layer, batch_size, slots, 2 * config.head_size)
+        self.kv: Tensor | None = None
+        self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)  # (B,)
 
     def extend(self, n: int) -> Tensor:
         """Begin a pass over `n` more tokens of every sequence; return their positions (B, T)."""
@@ -186,13 +188,26 @@ class KVCache:
 
     def update(self, layer: int, kv: Tensor) -> Tensor:
         """Store `kv` (B, T, 2·D) of one layer; return all that it has so far, (B, S, 2·D)."""
+        if self.kv is None:
+            self.kv = kv.new_zeros(self.shape)
         rows = torch.arange(len(kv), device=kv.device).unsqueeze(1)
         self.kv[layer, rows, self.positions] = kv
         return self.kv[layer, :, : self.end]
 
     def keep(self, rows: Tensor) -> None:
         """Forget all sequences but `rows`, a mask (B,) or indices."""
+        assert self.kv is not None
         self.kv, self.lengths = self.kv[:, rows], self.lengths[rows]
+
+    def fork(self, rows: Tensor, room: int) -> "KVCache":
+        """A cache of copies of the sequences `rows`, repeated ones too, in which `room` more tokens fit each."""
+        assert self.kv is not None
+        fork = copy(self)
+        fork.lengths = self.lengths[rows]
+        width = int(fork.lengths.max())
+        fork.kv = self.kv.new_zeros(self.shape[0], len(rows), width + room, self.shape[3])
+        fork.kv[:, :, :width] = self.kv[:, rows, :width]
+        return fork
 
 
 def _flash_attn_func() -> Any:
@@ -314,6 +329,9 @@ class Transformer(nn.Module):
         return out
 
 
+_LOGITS_AT_ONCE = 2**24
+
+
 class StarCoder(nn.Module):
     """The language model of the paper.
 
@@ -369,6 +387,22 @@ class StarCoder(nn.Module):
         """Mean cross-entropy in nats of targets (B, T) given tokens (B, T), without ever holding all the logits."""
         x = self.hidden(tokens).flatten(0, 1)  # (B·T, C)
         return linear_cross_entropy(x, self.transformer.wte.weight, targets.flatten())
+
+    def next_logits(self, tokens: Tensor, cache: KVCache, ends: Tensor | None = None) -> Tensor:
+        """Logits (B, V) of what follows tokens (B, T), of which row b ends before `ends[b]` when that is given."""
+        x = self.hidden(tokens, cache)  # (B, T, C)
+        last = x[:, -1] if ends is None else x[torch.arange(len(x), device=x.device), ends - 1]  # (B, C)
+        return linear(last, self.transformer.wte.weight)
+
+    def nats(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy in nats of each of targets (B, T) given tokens (B, T); the logits are products in fp32."""
+        with torch.autocast(tokens.device.type, enabled=False):
+            x = self.hidden(tokens).flatten(0, 1)  # (B·T, C)
+            table = self.transformer.wte.weight.float()  # (V, C)
+            together = max(1, _LOGITS_AT_ONCE // len(table))
+            pieces = zip(torch.split(x, together), torch.split(targets.flatten(), together), strict=True)
+            nats = [F.cross_entropy(linear(part.float(), table), right, reduction="none") for part, right in pieces]
+        return torch.cat(nats).view_as(targets)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, dtype: torch.dtype | None = None, **changes: Any) -> Self:

@@ -1,9 +1,10 @@
-"""Reading rows of JSON, JSON lines (gzipped or not) and parquet, and saying which line is wrong."""
+"""Reading rows of JSON, JSON lines (gzipped or not), parquet and CSV, and saying which line is wrong."""
 
+import csv
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,42 @@ def read_rows(file: Path) -> list[Row]:
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise UserError(f"{file} cannot be read ({one_line(error)})") from error
     return list(_lines(file, text)) if ".jsonl" in file.name else _array(file, text)
+
+
+def read_object(file: Path) -> Row:
+    """The one JSON object that a file holds.
+
+    Raises:
+        UserError: when the file cannot be read, or holds something else.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read ({one_line(error)})") from error
+    return _object(file, 1, text)
+
+
+def read_csv(file: Path, columns: Sequence[str] | None = None) -> list[Row]:
+    """The rows of a CSV file, each value a text.
+
+    Args:
+        file: the file, in UTF-8.
+        columns: names of its columns when its first line is no header.
+
+    Raises:
+        UserError: when the file cannot be read, or a line has fewer or more columns than there are names.
+    """
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            reader = csv.DictReader(lines, columns)
+            rows: list[Row] = []
+            for row in reader:
+                if None in row or None in row.values():
+                    raise UserError(f"{file}:{reader.line_num} has not {len(reader.fieldnames or ())} columns")
+                rows.append(row)
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{file} cannot be read as CSV ({one_line(error)})") from error
+    return rows
 
 
 def _lines(file: Path, text: str) -> Iterator[Row]:

@@ -13,7 +13,7 @@ from transformers import GPTBigCodeConfig, GPTBigCodeForCausalLM
 from starcoder import tokenizer as tokenizers
 from starcoder.cli import main
 from starcoder.errors import UserError
-from starcoder.generation import Sampling, choose, generate, generate_tokens, infill
+from starcoder.generation import Prompt, Sample, Sampling, choose, generate, generate_tokens, infill, sample_tokens
 from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.release.folder import save, to_transformers
 from starcoder.tokenizer import EOD, FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
@@ -206,6 +206,73 @@ def test_samples_depend_on_the_seed_and_not_on_the_batch(sharp: StarCoder) -> No
     assert together == sample(seed=1, batch_size=1)
     assert together[0] != together[-1]  # the same prompt at another place in the list
     assert all(a != b for a, b in zip(together, sample(seed=2), strict=True) if len(a) > 3)
+
+
+def sampled(model: StarCoder, counts: list[int], **options: Any) -> list[Sample]:
+    """Seven prompts of different lengths with `counts` samples, in the order of prompts and samples."""
+    prompts = random_prompts(5, 1, 30, 12, 0, 7, 90)[: len(counts)]
+    wanted = [
+        Prompt(ids, [[7, place, key] for key in range(n)])
+        for place, (ids, n) in enumerate(zip(prompts, counts, strict=True))
+    ]
+    samples = sample_tokens(model, wanted, Sampling(20, temperature=0.8, top_p=0.95, **options))
+    return sorted(samples, key=lambda sample: (sample.prompt, sample.sample))
+
+
+@pytest.mark.parametrize("n", range(1, 8))
+def test_samples_depend_on_their_keys_and_not_on_the_batch(sharp: StarCoder, n: int) -> None:
+    counts = [n, 1, n, 0, 2, n, 3]
+    alone = sampled(sharp, counts, batch_size=1)
+    assert [(sample.prompt, sample.sample) for sample in alone] == [
+        (prompt, sample) for prompt, count in enumerate(counts) for sample in range(count)
+    ]
+    assert sampled(sharp, counts, batch_size=3) == sampled(sharp, counts, batch_size=32) == alone
+    most = [sample for sample in sampled(sharp, [7] * 7) if sample.sample < counts[sample.prompt]]
+    assert most == alone  # the first samples do not depend on how many there are
+    if n > 1:
+        assert alone[0].ids != alone[1].ids
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_a_prompt_goes_through_the_model_once(
+    monkeypatch: pytest.MonkeyPatch, sharp: StarCoder, batch_size: int
+) -> None:
+    prefilled: list[int] = []
+    widths: list[int] = []
+    hidden = sharp.hidden
+
+    def spy(tokens: Tensor, cache: Any) -> Tensor:
+        if not cache.lengths.any():
+            prefilled.extend((tokens != 0).sum(dim=1).tolist())
+        widths.append(len(tokens))
+        return hidden(tokens, cache)
+
+    monkeypatch.setattr(sharp, "hidden", spy)
+    assert len(sampled(sharp, [7, 5, 7, 6, 7, 7, 7], batch_size=batch_size)) == 46
+    assert sorted(prefilled) == [0, 1, 5, 7, 12, 30, 90]  # the empty prompt is one EOD, whose id is 0
+    assert max(widths) <= batch_size
+
+
+def test_samples_come_as_they_end_and_say_why() -> None:
+    model = reciter([3, 4, 5, EOD, 6, 7, 8, 9, EOD], context_length=9)
+    prompts = [Prompt([9] * n, [[0]]) for n in (1, 5, 9)] + [Prompt([9, 9], [[0], [1]], lambda ids: 5 in ids)]
+    samples = sample_tokens(model, prompts, Sampling(4))
+    assert next(samples) == Sample(2, 0, [], "length")  # its prompt fills the context
+    assert not torch.is_inference_mode_enabled()
+    assert [(sample.prompt, sample.sample, sample.ids, sample.finish) for sample in samples] == [
+        (3, 0, [4, 5], "stop"),
+        (3, 1, [4, 5], "stop"),
+        (1, 0, [6, 7, 8, 9], "length"),
+        (0, 0, [3, 4, 5], "stop"),
+    ]
+
+
+def test_giving_up_leaves_the_model_as_it_was() -> None:
+    model = StarCoder(SHARP, seed=2).train()
+    samples = sample_tokens(model, [Prompt([3], [[0], [1]])], Sampling(5, batch_size=1))
+    next(samples)
+    samples.close()  # type: ignore[attr-defined]
+    assert model.training
 
 
 def test_the_model_is_left_as_it_was(sharp: StarCoder) -> None:

@@ -162,7 +162,7 @@ def test_initial_weights_do_not_depend_on_the_default_dtype_or_on_meta_first() -
 def test_a_sequence_in_pieces_gives_the_logits_of_the_whole(pieces: list[int], batch_size: int) -> None:
     model, _ = pair()
     tokens = random_tokens(batch_size, sum(pieces))
-    cache = KVCache(model.config, batch_size, tokens.size(1), like=model.transformer.wte.weight)
+    cache = KVCache(model.config, batch_size, tokens.size(1), model.transformer.wte.weight.device)
     with torch.inference_mode():
         logits = torch.cat([model(piece, cache) for piece in tokens.split(pieces, dim=1)], dim=1)
         torch.testing.assert_close(logits, model(tokens), atol=1e-5, rtol=0)
@@ -174,7 +174,7 @@ def test_ragged_sequences_share_a_cache(lengths: list[int], steps: int, together
     model, _ = pair()
     n = len(lengths)
     tokens = random_tokens(n, max(lengths) + steps)
-    cache = KVCache(model.config, n, max(lengths) + steps, like=model.transformer.wte.weight)
+    cache = KVCache(model.config, n, max(lengths) + steps, model.transformer.wte.weight.device)
     more = torch.stack([row[length : length + steps] for row, length in zip(tokens, lengths, strict=True)])
     with torch.inference_mode():
         model(tokens[:, : max(lengths)], cache)
@@ -188,7 +188,7 @@ def test_ragged_sequences_share_a_cache(lengths: list[int], steps: int, together
 def test_keeping_some_sequences_of_a_cache() -> None:
     model, _ = pair()
     tokens = random_tokens(4, 9)
-    cache = KVCache(model.config, 4, 9, like=model.transformer.wte.weight)
+    cache = KVCache(model.config, 4, 9, model.transformer.wte.weight.device)
     with torch.inference_mode():
         model(tokens[:, :8], cache)
         cache.keep(torch.tensor([True, False, False, True]))
@@ -321,7 +321,7 @@ def test_a_sequence_longer_than_the_context() -> None:
     model(random_tokens(1, 40))
     with pytest.raises(UserError, match="41 tokens do not fit the model's context of 40"):
         model(random_tokens(1, 41))
-    cache = KVCache(SMALL, 1, 50, like=model.transformer.wte.weight)
+    cache = KVCache(SMALL, 1, 50, model.transformer.wte.weight.device)
     model(random_tokens(1, 40), cache)
     with pytest.raises(UserError, match="41 tokens do not fit"):
         model(random_tokens(1, 1), cache)

@@ -1,7 +1,6 @@
 """Lines of JSON that are appended as they come, so that whatever ends a run loses none that was written."""
 
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from starcoder.rows import Row
 
 
 class Journal:
-    """A file of JSON lines; threads may append to it together.
+    """A file of JSON lines.
 
     A last line that a killed run left unfinished is cut off.
 
@@ -32,14 +31,11 @@ class Journal:
         self.rows = [_row(path, number, line) for number, line in enumerate(whole.splitlines(), start=1)]
         self._file = path.open("ab")
         self._file.truncate(len(whole))
-        self._lock = threading.Lock()
 
     def append(self, row: Row) -> None:
         """Write one row, at once."""
-        line = json.dumps(row, ensure_ascii=True).encode() + b"\n"
-        with self._lock:
-            self._file.write(line)
-            self._file.flush()
+        self._file.write(json.dumps(row).encode() + b"\n")
+        self._file.flush()
 
     def __enter__(self) -> "Journal":
         return self

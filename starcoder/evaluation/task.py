@@ -85,6 +85,13 @@ class Task(ABC):
         """
         return {}
 
+    def missing(self) -> dict[str, str]:
+        """Measures that cannot be taken on this machine, each with the reason, such as a missing classifier.
+
+        `scores` leaves them out; known after `problems`.
+        """
+        return {}
+
 
 class Executed(Task):
     """A benchmark whose completions are run; its measure is pass@k."""
@@ -108,6 +115,17 @@ class Matched(Task):
     @abstractmethod
     def scores(self, problem: Problem, completion: str) -> dict[str, float]:
         """Measures between 0 and 1 of one completion, by name, such as `exact_match`; always the same names."""
+
+    def right(self, scores: Mapping[str, float]) -> bool:
+        """Whether a completion with these scores is good: the first one is full."""
+        return next(iter(scores.values()), 0.0) == 1
+
+    def summary(self, means: Mapping[str, float]) -> dict[str, float]:
+        """The numbers of a table's row, from the mean of each score over the row's completions; always the same names.
+
+        A number that cannot be told, such as a share of nothing, is NaN.
+        """
+        return dict(means)
 
 
 class Likelihood(Task):

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from starcoder.corpus.document import Document
 from starcoder.errors import UserError
@@ -78,11 +77,8 @@ def model_nats(model: StarCoder, text: HeldOut, batch_size: int = 16) -> npt.NDA
     """Cross-entropy in nats of every target, (B, T)."""
     model.eval()
     windows = torch.from_numpy(text.windows)
-    losses = [
-        F.cross_entropy(model(batch[:, :-1]).transpose(1, 2), batch[:, 1:], reduction="none")
-        for batch in torch.split(windows, batch_size)
-    ]
-    result: npt.NDArray[np.float32] = torch.cat(losses).float().numpy()
+    losses = [model.nats(batch[:, :-1], batch[:, 1:]) for batch in torch.split(windows, batch_size)]
+    result: npt.NDArray[np.float32] = torch.cat(losses).numpy()
     return result
 
 

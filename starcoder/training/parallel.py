@@ -81,7 +81,8 @@ def parallelize(
     for block in model.transformer.h:
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard_after_forward)
     fully_shard(model, mesh=mesh, mp_policy=policy)
-    register_fsdp_forward_method(model, "loss")
+    for method in ("loss", "nats", "next_logits"):
+        register_fsdp_forward_method(model, method)
 
 
 def _recompute(block: nn.Module, contexts: dict[str, Any]) -> None:

@@ -1,5 +1,4 @@
 import json
-import threading
 from pathlib import Path
 
 import pytest
@@ -28,21 +27,6 @@ def test_a_line_that_was_cut_is_dropped_and_the_next_one_stands_alone(tmp_path: 
         assert journal.rows == [{"n": 1}]
         journal.append({"n": 3})
     assert [json.loads(line)["n"] for line in path.read_text().splitlines()] == [1, 3]
-
-
-def test_threads_do_not_tear_each_others_lines(tmp_path: Path) -> None:
-    path = tmp_path / "verdicts.jsonl"
-    with Journal(path) as journal:
-        threads = [
-            threading.Thread(target=lambda n=n: [journal.append({"n": n, "text": "y" * 5000}) for _ in range(50)])
-            for n in range(8)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    numbers = [row["n"] for row in read_journals(tmp_path, "*.jsonl")]
-    assert sorted(numbers) == sorted(list(range(8)) * 50)
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:

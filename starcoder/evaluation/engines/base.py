@@ -1,8 +1,23 @@
 """The small interface between the tasks and whatever holds the model."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+FIM_SPELLINGS = {
+    "starcoder": ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
+    "santacoder": ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),
+    "qwen": ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
+    "deepseek": ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),
+}
+"""Sentinels before the prefix, before the suffix and before the gap, in the spelling of some families of models."""
+
+
+def random_key(seed: int, problem: str, sample: int) -> list[int]:
+    """What a sample's random numbers are a function of."""
+    digest = hashlib.sha256(problem.encode()).digest()
+    return [seed, int.from_bytes(digest[:8], "little"), sample]
 
 
 @dataclass(frozen=True)
@@ -65,7 +80,10 @@ class Engine(Protocol):
     context_length: int | None
 
     def check(self, requests: Sequence[Request], max_new_tokens: int, likelihood: bool) -> None:
-        """Refuse, before the first token, what cannot be done: infilling without sentinels, prompts that do not fit.
+        """Refuse, before the first token, what cannot be done: infilling without sentinels, completions without room.
+
+        Engines that hold the model themselves cut prompts that leave no room for `max_new_tokens`, on the left (and a
+        suffix on the right), and count them in `settings["truncated_prompts"]`.
 
         Raises:
             UserError: naming the first problem that it concerns.
@@ -80,7 +98,8 @@ class Engine(Protocol):
     def nats(self, pairs: Sequence[tuple[str, str]]) -> Iterator[list[float]]:
         """Yield, in order, the cross-entropy in nats of each token of a pair's text after its context.
 
-        A context that does not fit is cut on the left. A text longer than the window goes on in windows that overlap by
+        A context is read like a prompt, the text as plain text; an empty context begins a document. A context that does
+        not fit is cut on the left. A text longer than the window goes on in windows that overlap by
         half, so that the first `context_length` numbers are those of one window.
 
         Raises:

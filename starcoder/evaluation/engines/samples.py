@@ -23,7 +23,7 @@ class SamplesFile:
         UserError: when the file is empty, or a line is not of that form (it says which).
     """
 
-    context_length = None
+    context_length: int | None = None
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
