@@ -21,7 +21,6 @@ from starcoder.corpus.document import Rejection
 from starcoder.corpus.filters import DEFAULTS, FilterOptions
 from starcoder.corpus.ingest import Rules
 from starcoder.corpus.licenses import accepted_licenses, judge_license
-from starcoder.corpus.lookup import visible
 from starcoder.corpus.malware import ClamScanner, Quarantine
 from starcoder.corpus.optout import OptOut
 from starcoder.corpus.plan import Plan, cut_into_tasks, share_out
@@ -32,6 +31,7 @@ from starcoder.corpus.summary import FILE, read_summary
 from starcoder.errors import UserError
 from starcoder.executors import HERE, Execution, Work, code_digest, run_stages
 from starcoder.storage import check_replaceable
+from starcoder.text import visible
 
 OWN = "LicenseRef-Own"
 """Licence of a repository of one's own, when none is named."""

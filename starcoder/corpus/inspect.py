@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from starcoder.corpus.lookup import find_position, find_repository, visible
+from starcoder.corpus.lookup import find_position, find_repository
 from starcoder.corpus.survey import Row, Survey, readable, survey
 from starcoder.errors import UserError
+from starcoder.text import visible
 
 _ROWS = 15
 _WIDTH = 60

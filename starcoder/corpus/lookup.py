@@ -8,20 +8,11 @@ import polars as pl
 from starcoder.corpus.optout import OptOut, bare_name
 from starcoder.corpus.survey import KEPT, Row, collect, readable, scan
 from starcoder.errors import UserError
+from starcoder.text import visible
 
 INDEX = "documents.parquet"
 _FACTS = ("name", "repository", "split", "kind", "language", "licenses", "evidence", "copies", "size")
 _LEFT_OUT = ("stage", "reason", "detail", "original")
-
-
-def visible(text: str, keep: str = "") -> str:
-    """`text` with every character that does not print, but for those in `keep`, written as its escape.
-
-    Names come from strangers: a control character in one could move the cursor or turn the reading direction.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
 def find_repository(folder: Path, name: str) -> Iterator[str]:

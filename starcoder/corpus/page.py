@@ -18,10 +18,10 @@ import polars as pl
 from jinja2 import Environment, PackageLoader
 
 from starcoder.corpus.inspect import redaction
-from starcoder.corpus.lookup import visible
 from starcoder.corpus.sampling import random_key
 from starcoder.corpus.survey import Row, Survey, balance, collect
 from starcoder.storage import atomic_file
+from starcoder.text import visible
 
 REPOSITORIES = 5000
 PAGE_CHARACTERS = 2_000_000

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from starcoder.corpus import page as module
 from starcoder.corpus.document import Document, Rejection
-from starcoder.corpus.lookup import visible
 from starcoder.corpus.page import render, write_page
 from starcoder.corpus.sampling import random_key
 from starcoder.corpus.survey import survey
+from starcoder.text import visible
 from tests.corpus.example import HOSTILE, documents, write_corpus
 
 VOID = {"meta", "input", "br", "rect"}
