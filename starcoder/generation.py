@@ -256,7 +256,7 @@ def _samples(
     model: StarCoder, prompts: Sequence[Prompt], sampling: Sampling, vocab_size: int | None
 ) -> Iterator[Sample]:
     longest_first = sorted(enumerate(prompts), key=lambda numbered: len(numbered[1].ids), reverse=True)
-    with _evaluating(model):
+    with evaluating(model):
         for group in batched(longest_first, sampling.batch_size):
             rows = [row for number, prompt in group for row in _rows(model, number, prompt, sampling)]
             yield from (row.sample() for row in rows if not row.room)
@@ -279,7 +279,8 @@ def _check_prompts(prompts: Sequence[Sequence[int]], model: StarCoder) -> None:
 
 
 @contextmanager
-def _evaluating(model: StarCoder) -> Iterator[None]:
+def evaluating(model: StarCoder) -> Iterator[None]:
+    """Dropout is off meanwhile."""
     training = model.training
     model.eval()
     try:

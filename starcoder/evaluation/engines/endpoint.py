@@ -106,15 +106,12 @@ class Client:
 
 def _texts(answer: Any) -> list[Text]:
     try:
-        found: list[Text] = [
-            (str(choice["text"]), "length" if choice.get("finish_reason") == "length" else "stop")
-            for choice in answer["choices"]
-        ]
+        found = [(choice["text"], choice.get("finish_reason")) for choice in answer["choices"]]
     except (TypeError, KeyError, AttributeError):
         found = []
-    if not found:
+    if not found or not all(isinstance(text, str) for text, _ in found):
         raise _PassingError(f"answers without a completion ({_short(json.dumps(answer))}): check base_url")
-    return found
+    return [(text, "length" if reason == "length" else "stop") for text, reason in found]
 
 
 def _message(error: urllib.error.HTTPError) -> str:
@@ -135,9 +132,10 @@ def _short(said: object) -> str:
 
 def _retry_after(error: urllib.error.HTTPError) -> float:
     try:
-        return float(error.headers.get("Retry-After", ""))
+        seconds = float(error.headers.get("Retry-After", ""))
     except ValueError:  # missing, or a date
         return 0.0
+    return seconds if seconds > 0 else 0.0
 
 
 class EndpointEngine:

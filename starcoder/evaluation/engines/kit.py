@@ -14,7 +14,7 @@ from starcoder import tokenizer as tokenizers
 from starcoder.errors import UserError
 from starcoder.evaluation.engines.base import Completion, Request, Sampling, random_key
 from starcoder.evaluation.engines.local import Dtype, LocalEngine, describe, place, weights_digest
-from starcoder.generation import Prompt, check_vocabulary, cut, ends_with, sample_tokens
+from starcoder.generation import Prompt, check_vocabulary, cut, ends_with, evaluating, sample_tokens
 from starcoder.generation import Sampling as TokenSampling
 from starcoder.model import StarCoder
 from starcoder.release.folder import local_folder, read_config
@@ -81,12 +81,8 @@ class KitEngine(LocalEngine):
 
     def token_nats(self, tokens: Tensor) -> Tensor:
         """Cross-entropies (B, T) in nats of all but the first of tokens (B, T+1); the logits are fp32 products."""
-        training = self.model.training
-        self.model.eval()
-        try:
+        with evaluating(self.model):
             return self.model.nats(tokens[:, :-1], tokens[:, 1:])
-        finally:
-            self.model.train(training)
 
 
 def open_kit(
