@@ -15,7 +15,7 @@ from starcoder.errors import UserError
 from starcoder.evaluation.engines.base import Completion, Request, Sampling
 from starcoder.evaluation.engines.hf import TransformersEngine, open_transformers
 from starcoder.evaluation.engines.kit import KitEngine, open_kit
-from tests.evaluation.engines.conftest import CODE
+from tests.evaluation.conftest import CODE
 from tests.evaluation.engines.test_kit import GREEDY, REQUESTS, WARM, by_place
 
 BOS, END = "<s>", "</s>"
