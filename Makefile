@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
 STAMP := $(VENV)/.up-to-date
-EXTRAS := corpus,report,ray,dev
+EXTRAS := corpus,eval,report,ray,dev
 
 PINS ?=
 SMOKE_MINUTES ?= 5
@@ -24,6 +24,9 @@ CODE ?=
 MODEL ?= build/smoke/starcoder
 STEPS ?= 100
 OPTIONS ?=
+TASKS ?=
+PAPER ?=
+BENCHMARKS ?=
 FINETUNE_DIR ?= build/finetune/$(notdir $(abspath $(CODE)))
 RUNS := starcoderbase starcoderbase-7b starcoderbase-3b starcoderbase-1b starcoder santacoder
 
@@ -39,7 +42,7 @@ OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smoke corpus tokenizer shards plan $(RUNS) finetune test check bench notebooks lock resolve clean
+.PHONY: help setup smoke corpus tokenizer shards plan $(RUNS) finetune evaluate test check bench notebooks lock resolve clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +94,10 @@ finetune: $(STAMP) ## go on from MODEL=build/smoke/starcoder on a repository of 
 	  --trainer.logger.init_args.save_dir $(FINETUNE_DIR)/metrics --trainer.max_steps $(STEPS) \
 	  $(if $(CONTEXT),--data.context_length $(CONTEXT)) $(if $(GPUS),--trainer.devices $(GPUS)) $(OPTIONS)
 	$(BIN)/starcoder export --checkpoint $(FINETUNE_DIR)/checkpoints --tokenizer $(MODEL) --output $(FINETUNE_DIR)/model
+
+evaluate: $(STAMP) ## run the paper's benchmarks on MODEL=build/smoke/starcoder [TASKS=humaneval,…] [BENCHMARKS=folder] [PAPER=preset] [OPTIONS=]
+	$(BIN)/starcoder evaluate $(MODEL) $(if $(TASKS),--tasks $(TASKS)) $(if $(PAPER),--preset $(PAPER)) \
+	  $(if $(BENCHMARKS),--data $(BENCHMARKS)) $(OPTIONS)
 
 test: $(STAMP) ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

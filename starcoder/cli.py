@@ -30,6 +30,7 @@ COMMANDS = {
         "save a training checkpoint as a folder that transformers loads (§9)",
     ),
     "generate": ("starcoder.generation:complete", "complete a prompt; with --suffix, fill in the middle"),
+    "evaluate": ("starcoder.evaluation.evaluate:evaluate", "the paper's benchmarks, run in a sandbox (§6)"),
     "verify": ("starcoder.release.verify:verify", "prove that transformers reads a folder as we do"),
     "smoke": ("starcoder.smoke.run:smoke", "all of the above on real code, in minutes, on a laptop"),
     "smoke report": ("starcoder.smoke.report:report", "write the report of a smoke run again"),
@@ -72,7 +73,7 @@ def run(argv: list[str]) -> None:
     try:
         target = getattr(import_module(module), function)
     except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed: pip install 'starcoder-kit[corpus,report]'") from None
+        raise UserError(f"{error.name} is not installed: pip install 'starcoder-kit[corpus,eval,report]'") from None
     if name in LIGHTNING_COMMANDS:
         target(argv)
     else:

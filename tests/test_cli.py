@@ -38,6 +38,7 @@ def test_the_surface_is_what_the_readme_tells() -> None:
         "plan",
         "export",
         "generate",
+        "evaluate",
         "verify",
         "smoke",
         "smoke report",

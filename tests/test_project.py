@@ -28,7 +28,9 @@ def test_the_lock_pins_public_versions_exactly() -> None:
         assert requirement.url is None
 
 
-@pytest.mark.parametrize("wanted", [*PROJECT["dependencies"], *EXTRAS["corpus"], *EXTRAS["report"], *EXTRAS["dev"]])
+@pytest.mark.parametrize(
+    "wanted", [*PROJECT["dependencies"], *EXTRAS["corpus"], *EXTRAS["eval"], *EXTRAS["report"], *EXTRAS["dev"]]
+)
 def test_the_lock_satisfies_every_dependency(wanted: str) -> None:
     requirement = Requirement(wanted)
     pin = locked()[requirement.name.lower()]
@@ -52,7 +54,17 @@ def test_the_public_names_are_few_and_come_when_asked_for() -> None:
 def test_make_help_lists_the_targets_that_the_readme_names() -> None:
     targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     maintenance = ["help", "setup", "test", "check", "bench", "notebooks", "lock", "resolve", "clean"]
-    assert targets == {*maintenance, "smoke", "corpus", "tokenizer", "shards", "plan", "starcoderbase", "finetune"}
+    assert targets == {
+        *maintenance,
+        "smoke",
+        "corpus",
+        "tokenizer",
+        "shards",
+        "plan",
+        "starcoderbase",
+        "finetune",
+        "evaluate",
+    }
     recipes = {path.stem for path in (ROOT / "recipes").glob("*.yaml")}
     assert set(re.findall(r"make ([a-z0-9-]+)", (ROOT / "README.md").read_text())) <= targets | recipes
 

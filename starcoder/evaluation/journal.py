@@ -26,11 +26,9 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = path.read_bytes() if path.exists() else b""
-        whole = data[: data.rfind(b"\n") + 1]
-        self.rows = [_row(path, number, line) for number, line in enumerate(whole.splitlines(), start=1)]
+        self.rows, length = _read(path)
         self._file = path.open("ab")
-        self._file.truncate(len(whole))
+        self._file.truncate(length)
 
     def append(self, row: Row) -> None:
         """Write one row, at once."""
@@ -45,10 +43,16 @@ class Journal:
 
 
 def read_journals(folder: Path, pattern: str) -> Iterator[Row]:
-    """The rows of the journals in `folder` that match `pattern`: one for each process of a run."""
+    """The rows of the journals in `folder` that match `pattern`, which other processes may be writing."""
     for path in sorted(folder.glob(pattern)):
-        with Journal(path) as journal:
-            yield from journal.rows
+        yield from _read(path)[0]
+
+
+def _read(path: Path) -> tuple[list[Row], int]:
+    """The rows of the whole lines of a file, and their length in bytes."""
+    data = path.read_bytes() if path.exists() else b""
+    whole = data[: data.rfind(b"\n") + 1]
+    return [_row(path, number, line) for number, line in enumerate(whole.splitlines(), start=1)], len(whole)
 
 
 def _row(path: Path, number: int, line: bytes) -> Row:

@@ -56,7 +56,7 @@ def write_report(folder: Path, results: Results, samples: Iterable[Sample] = ())
 def console(results: Results) -> str:
     """The tables for the terminal, each beside the two published models that matter most."""
     tables = [cells(task, most_models=2) for task in results.tasks]
-    parts = [f"{visible(results.model)}, {conditions(results)}"]
+    parts = [visible(f"{results.model}, {conditions(results)}")]
     for task, table in zip(results.tasks, tables, strict=True):
         parts.append(
             "\n".join([visible(heading(task)), aligned(table), *map(visible, [*remarks(task), *counted(task)])])

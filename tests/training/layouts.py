@@ -1,7 +1,8 @@
 """Training runs on several gloo ranks: `run_jobs` starts the ranks, which do one job after the other.
 
 A job is a dictionary: `steps`, `folder` of its checkpoints and, if wanted, `strategy` (options of `ShardedStrategy`),
-`batch_size`, `dropout`, `validate_every` (so many steps), `resume` (whether to go on from the newest checkpoint),
+`batch_size`, `dropout`, `validate_every` and `evaluate_every` (so many steps; rank 0 leaves what it evaluated in the
+folder), `resume` (whether to go on from the newest checkpoint),
 `poison` (a micro-batch, counted from 0, and the rank on which its loss is no number). What it gives is loss, gradient
 norm and number of skipped steps so far, of every step; null is what is not finite.
 """
@@ -19,6 +20,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
+from starcoder.evaluation.callback import Evaluation
+from starcoder.evaluation.plan import Plan
 from starcoder.training.checkpoint import Checkpoint, newest
 from starcoder.training.data import TokenDataModule
 from starcoder.training.module import StarCoderModule
@@ -28,6 +31,10 @@ from starcoder.training.preemption import Preemption
 ROOT = Path(__file__).parents[2]
 SHAPE = {"n_layer": 2, "n_head": 2, "n_embd": 32, "vocab_size": 512, "context_length": 64}
 GLOBAL_BATCH = 8
+EVALUATED: dict[str, Any] = {
+    "tasks": "tests.evaluation.sums:Sums,tests.evaluation.sums:Spelling",
+    **{"limit": 2, "n_samples": 2, "temperature": 1.0, "max_new_tokens": 8, "batch_size": 3, "workers": 1},
+}
 
 Steps = list[list[float | None]]
 
@@ -47,6 +54,21 @@ class Record(Callback):
 
     def on_train_start(self, trainer: Trainer, *_: object) -> None:
         self.last = trainer.global_step
+
+
+class Noted(Evaluation):
+    """Keeps what it logs."""
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        super().__init__(**options)
+        self.path, self.found = path, dict[str, float]()
+
+    def evaluate(self, plan: Plan, judges: bool) -> dict[str, float]:
+        found = super().evaluate(plan, judges)
+        self.found |= found
+        if judges:
+            self.path.write_text(json.dumps(self.found))
+        return found
 
 
 class Poisoned(StarCoderModule):
@@ -82,6 +104,9 @@ def run_job(job: dict[str, Any], root: Path, ranks: int) -> Steps:
         validation=root / "shards" / "validation" if "validate_every" in job else None,
     )
     folder = Path(job["folder"])
+    callbacks = [record, Preemption(), Checkpoint(str(folder), every_n_steps=job.get("every_n_steps", 1000))]
+    if "evaluate_every" in job:
+        callbacks.append(Noted(folder.with_suffix(".json"), every_n_steps=job["evaluate_every"], **EVALUATED))
     trainer = Trainer(
         accelerator="cpu",
         devices=ranks,
@@ -97,7 +122,7 @@ def run_job(job: dict[str, Any], root: Path, ranks: int) -> Steps:
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[record, Preemption(), Checkpoint(str(folder), every_n_steps=job.get("every_n_steps", 1000))],
+        callbacks=callbacks,
     )
     resume = newest(folder) if job.get("resume") else None
     trainer.fit(module, data, ckpt_path=resume)

@@ -1,0 +1,210 @@
+"""The main process's side of a worker: starting its supervisor, asking it, replacing it when it dies."""
+
+import contextlib
+import json
+import os
+import pwd
+import random
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from starcoder.errors import UserError
+from starcoder.evaluation.jail import processes
+from starcoder.evaluation.jail.cell import ROLES
+from starcoder.evaluation.jail.confine import DEVICES, SYSTEM
+
+_ROOT = Path(__file__).parents[3]
+_MAIN = (
+    f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from starcoder.evaluation.jail.supervisor import serve; serve()"
+)
+_START_SECONDS, _PATIENCE_SECONDS = 120.0, 1800.0
+_FIRST_USER, _LAST_USER = 20_000, 60_000
+_NEEDED_CAPABILITIES = (0, 1, 5, 6, 7)  # CHOWN, DAC_OVERRIDE, KILL, SETGID, SETUID
+
+
+class Worker:
+    """A supervisor's process and the connection to it.
+
+    Args:
+        isolation: the level's name.
+        python: interpreter of Python programs.
+        readable: its folders.
+        folder: scratch folder, made by the worker.
+        shown: what other programs read, for a worker with a file tree of its own.
+    """
+
+    def __init__(
+        self, isolation: str, python: str, readable: tuple[str, ...], folder: str, shown: tuple[str, ...] = ()
+    ) -> None:
+        self._folder = folder
+        self._users, self._lock = _claim_users(isolation)
+        self._config = {"isolation": isolation, "python": python, "readable": readable, "folder": folder}
+        self._config["users"] = self._users
+        self._command = [sys.executable, "-I", "-S", "-c", _MAIN]
+        if isolation == "namespaces":
+            self._command = [*_namespaces((*readable, *shown), str(Path(folder).parent)), *self._command]
+        self._changing, self._closed = threading.Lock(), False
+        self._start()
+
+    def wait_ready(self) -> None:
+        """Wait until it can run programs.
+
+        Raises:
+            UserError: when it cannot, with the reason.
+        """
+        try:
+            answer = self._receive(_START_SECONDS)
+        except OSError as error:
+            raise UserError(f"the sandbox's worker does not start: {error}") from error
+        if "error" in answer:
+            raise UserError(f"the sandbox does not start: {answer['error']}")
+
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The worker's answer; a new worker is asked once more when it dies over it."""
+        failure = ""
+        for _ in range(2):
+            try:
+                self._send(request)
+                answer = self._receive(_PATIENCE_SECONDS)
+                if "error" not in answer:
+                    return answer
+                raise OSError(answer["error"])
+            except OSError as error:
+                failure = str(error)
+            if not self._replace():
+                return {"status": "sandbox_error", "detail": "the sandbox was closed"}
+        return {"status": "sandbox_error", "detail": f"the sandbox's worker ended twice: {failure}"}
+
+    def close(self) -> None:
+        """End it and all that it has started, and remove its folder; whoever waits for an answer gets an error."""
+        with self._changing:
+            if not self._closed:
+                self._closed = True
+                self._end()
+                if self._lock:
+                    self._lock.close()
+
+    def _replace(self) -> bool:
+        """Start a new process in the place of one that died, unless this worker is closed."""
+        with self._changing:
+            if not self._closed:
+                self._end()
+                self._start()
+                self.wait_ready()
+            return not self._closed
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the main process alone
+            cwd="/",
+            bufsize=0,
+        )
+        with contextlib.suppress(OSError):  # waiting for its first words will tell
+            self._send(self._config)
+
+    def _end(self) -> None:
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()  # type: ignore[union-attr]
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for user in self._users:
+            for pid in processes.processes_of(user):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        if Path(self._folder).exists():
+            processes.empty(self._folder)
+            Path(self._folder).rmdir()
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        data = json.dumps(message).encode()
+        data = struct.pack("=I", len(data)) + data
+        while data:
+            data = data[self._process.stdin.write(data) :]  # type: ignore[union-attr]
+
+    def _receive(self, seconds: float) -> dict[str, Any]:
+        deadline = time.monotonic() + seconds
+        size = struct.unpack("=I", self._exactly(4, deadline))[0]
+        return dict(json.loads(self._exactly(size, deadline)))
+
+    def _exactly(self, size: int, deadline: float) -> bytes:
+        data, stream = bytearray(), self._process.stdout
+        assert stream is not None
+        while len(data) < size:
+            poll = select.poll()
+            poll.register(stream, select.POLLIN)
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise OSError("it does not answer")
+            piece = stream.read(size - len(data))
+            if not piece:
+                raise OSError("it has ended")
+            data += piece
+        return bytes(data)
+
+
+def _claim_users(isolation: str) -> tuple[list[int], socket.socket | None]:
+    """A free user id for each role, and what keeps them ours; none where this process may not give them away."""
+    if isolation == "none" or not _may_change_users():
+        return [], None
+    known = {entry.pw_uid for entry in pwd.getpwall()} | _users_of_processes()
+    size, first = len(ROLES), random.randrange(_FIRST_USER, _LAST_USER, len(ROLES))
+    for start in (*range(first, _LAST_USER, size), *range(_FIRST_USER, first, size)):
+        users = list(range(start, start + size))
+        if known.isdisjoint(users) and all(map(_is_mapped, users)):
+            lock = socket.socket(socket.AF_UNIX)
+            try:
+                lock.bind(f"\0starcoder-sandbox-{start}")  # the kernel frees the name when this process ends
+            except OSError:
+                lock.close()
+                continue
+            return users, lock
+    return [], None
+
+
+def _may_change_users() -> bool:
+    status = Path("/proc/self/status").read_text()
+    effective = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
+    return os.geteuid() == 0 and all(effective >> capability & 1 for capability in _NEEDED_CAPABILITIES)
+
+
+def _users_of_processes() -> set[int]:
+    found = set()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                found.add(folder.stat().st_uid)
+    return found
+
+
+def _is_mapped(user: int) -> bool:
+    """Whether the user id exists in this process's name space of users."""
+    spans = [list(map(int, line.split())) for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    return any(inside <= user < inside + length for inside, _, length in spans)
+
+
+def _namespaces(readable: tuple[str, ...], scratch: str) -> list[str]:
+    """Bubblewrap's command line: a file tree with nothing in it but what programs and the supervisor read."""
+    own = (sys.prefix, sys.base_prefix, str(_ROOT / "starcoder"))
+    command = [str(shutil.which("bwrap")), "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+    command += ["--unshare-cgroup-try", "--proc", "/proc", "--tmpfs", "/tmp", "--dir", "/dev"]
+    for device in DEVICES:
+        command += ["--dev-bind", device, device]
+    for path in dict.fromkeys((*SYSTEM, "/sys/devices/system/cpu", *readable, *own)):
+        if Path(path).exists():
+            command += ["--ro-bind", path, path]
+    return [*command, "--dir", scratch]

@@ -1,0 +1,91 @@
+"""What a long window is worth (paper §6.4, FACTS §7.8): perplexity of code, by how much of its repository is before it.
+
+The files of a held-out repository are put one after another, and two things are measured:
+
+- perplexity by position: one window over the beginning of this text; tokens at position 4,096 have seen 4,096 others.
+- the paper's measure: perplexity of the same region of about 1K tokens, once in a window of 2K and once of 8K:
+
+      text    ········································[== region ==]
+      @2K                                [-- before --][== region ==]
+      @8K     [---------------- before --------------][== region ==]
+
+Windows are counted in characters, three to a token (StarCoder's tokenizer has about as many on code), because only the
+engine knows tokens: so every model reads the same text. What does not fit into a model's window is cut on the left.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
+
+from starcoder.errors import UserError
+from starcoder.evaluation.task import Likelihood, Problem
+from starcoder.evaluation.tasks import held_out
+
+if TYPE_CHECKING:
+    from starcoder.corpus.document import Document
+
+POSITIONS = (0, 256, 512, 1024, 2048, 4096, 8192)
+"""Bounds, in tokens, between which nats are averaged."""
+TOKEN = 3
+"""Characters that stand for a token where only characters can be counted."""
+REGION, SHORT, LONG = (1024 * TOKEN, 2048 * TOKEN, 8192 * TOKEN)
+"""Characters of the region, and of the windows that end with it."""
+CURVE = 8192 * 5
+"""Characters of the text for perplexity by position: enough for 8,192 tokens of the densest code."""
+
+
+class LongContext(Likelihood):
+    """Repositories of at least a long window, each language of a repository by itself.
+
+    Args:
+        per_language: repositories of each language at most.
+        seed: of the draw of the repositories.
+    """
+
+    name = "long-context"
+    title = "Perplexity by position in the window"
+    section = "§6.4"
+    data = held_out.FOLDER
+    source = held_out.SOURCE
+
+    def __init__(self, per_language: int = 20, seed: int = 0) -> None:
+        self.per_language, self.seed = per_language, seed
+
+    @override
+    def problems(self, folder: Path | None) -> list[Problem]:
+        found = [problem for problem in _repositories(held_out.read_code(folder)) if len(problem.prompt) >= LONG]
+        if not found:
+            raise UserError(f"no held-out repository has {LONG} characters of one language: build a larger corpus")
+        return held_out.choose(found, self.per_language, self.seed, lambda p: p.group, lambda p: p.id)
+
+    @override
+    def requests(self, problem: Problem) -> list[tuple[str, str]]:
+        text = problem.prompt
+        region = text[LONG - REGION : LONG]
+        return [("", text), (text[LONG - SHORT : LONG - REGION], region), (text[: LONG - REGION], region)]
+
+    @override
+    def scores(self, problem: Problem, nats: Sequence[Sequence[float]]) -> dict[str, tuple[float, float]]:
+        curve, short, long = nats
+        parts = {f"perplexity {low}-{high}": curve[low:high] for low, high in pairwise(POSITIONS)}
+        parts |= {"perplexity@2K": short, "perplexity@8K": long}
+        return {name: (math.fsum(part), len(part)) for name, part in parts.items() if part}
+
+    @override
+    def summary(self, means: Mapping[str, float]) -> dict[str, float]:
+        return {name: math.exp(mean) for name, mean in means.items()}
+
+
+def _repositories(documents: "Sequence[Document]") -> Iterator[Problem]:
+    """The beginning of each language's files of each repository, one file after another in the order of their paths."""
+
+    def place(document: "Document") -> tuple[str, str]:
+        return document.repository, document.language
+
+    for (repository, language), files in groupby(sorted(documents, key=place), key=place):
+        text = "\n".join(document.content for document in files)
+        yield Problem(f"{repository} {language}", text[:CURVE], group=held_out.title(language))
