@@ -61,9 +61,9 @@ def examine(
     isolation: str | None = None,
     strict: bool = False,
     workers: int = 2,
-    hostile: Sequence[Hostile] = HOSTILE,
+    hostile: Sequence[Hostile] | None = None,
 ) -> Iterator[Finding]:
-    """Run the `hostile` programs, with honest ones beside them; see `doctor`.
+    """Run the `hostile` programs (all, unless some are given), with honest ones beside them; see `doctor`.
 
     At the level `none` only those run that do no harm.
     """
@@ -75,7 +75,7 @@ def examine(
         shut_in = plain.isolation != Isolation.NONE
         jobs: list[Callable[[], Finding]] = [
             partial(_attack, program, apart if program.strict else plain)
-            for program in hostile
+            for program in (HOSTILE if hostile is None else hostile)
             if program.tame or shut_in
         ]
         for place, honest in enumerate(HONEST):

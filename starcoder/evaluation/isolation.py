@@ -1,6 +1,5 @@
 """How strongly programs are shut in: the levels, and which of them this machine offers."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -15,9 +14,6 @@ __all__ = ["Isolation", "bubblewrap", "choose", "landlock_abi", "missing", "prob
 
 _ROOT = Path(__file__).parents[2]
 _PROBE_SECONDS = 60
-_SHUT_IN = (
-    "from starcoder.evaluation.jail.confine import *; Confinement(landlock={}, seccomp={}, readable=SYSTEM).enter()"
-)
 
 
 class Isolation(StrEnum):
@@ -35,9 +31,20 @@ class Isolation(StrEnum):
     """Their own processes, network, file tree and shared memory, by bubblewrap."""
 
     def __lt__(self, other: str) -> bool:
-        """Whether it is weaker."""
-        order = list(Isolation)
-        return order.index(self) < order.index(Isolation.of(other))
+        return self._rank < Isolation.of(other)._rank
+
+    def __le__(self, other: str) -> bool:
+        return self._rank <= Isolation.of(other)._rank
+
+    def __gt__(self, other: str) -> bool:
+        return self._rank > Isolation.of(other)._rank
+
+    def __ge__(self, other: str) -> bool:
+        return self._rank >= Isolation.of(other)._rank
+
+    @property
+    def _rank(self) -> int:
+        return list(Isolation).index(self)
 
     @staticmethod
     def of(name: "Isolation | str") -> "Isolation":
@@ -54,12 +61,23 @@ class Isolation(StrEnum):
 
 def probe() -> list[Isolation]:
     """The levels that work on this machine, weakest first."""
-    return [level for level in Isolation if level not in _reasons()]
+    return [level for level in Isolation if missing(level) is None]
 
 
 def missing(level: Isolation | str) -> str | None:
-    """Why this machine does not offer `level`, in one line; None when it does."""
-    return _reasons().get(Isolation.of(level))
+    """Why this machine does not offer `level`, in one line; None when it does. Each is tried in a process, once."""
+    return _missing(Isolation.of(level))
+
+
+@cache
+def _missing(level: Isolation) -> str | None:
+    if sys.platform != "linux":
+        return f"the sandbox needs Linux, this is {sys.platform}: use a container or a virtual machine"
+    if level is Isolation.SECCOMP and (reason := _failure([sys.executable, *_shut_in(landlock=False)])):
+        return f"no system call filter (seccomp): {reason}"
+    if level is Isolation.LANDLOCK and (reason := _failure([sys.executable, *_shut_in(landlock=True)])):
+        return f"no Landlock (Linux 5.13 or later, with landlock among the kernel's lsm=): {reason}"
+    return _no_namespaces() if level is Isolation.NAMESPACES else None
 
 
 def choose(wanted: Isolation | str | None) -> Isolation:
@@ -71,33 +89,16 @@ def choose(wanted: Isolation | str | None) -> Isolation:
     Raises:
         UserError: when the machine does not offer it: what is missing, and what to do.
     """
-    if wanted is not None:
-        level = Isolation.of(wanted)
-        if reason := missing(level):
-            raise UserError(f"isolation {level} is not offered here: {reason}")
-        return level
-    offered = probe()
-    if not offered:
-        raise UserError(str(missing(Isolation.NONE)))
-    if offered[-1] < Isolation.LANDLOCK:
-        reason = missing(Isolation.LANDLOCK)
-        raise UserError(f"{reason}. To run programs less safely, ask for isolation {offered[-1]} by name")
-    return offered[-1]
-
-
-@cache
-def _reasons() -> dict[Isolation, str]:
-    """Levels that this machine does not offer, each with the reason; tried in processes of their own, once."""
-    if sys.platform != "linux":
-        return dict.fromkeys(Isolation, f"the sandbox needs Linux, this is {sys.platform}: use a container or a VM")
-    found = {}
-    if reason := _fails(_SHUT_IN.format(False, True)):
-        found[Isolation.SECCOMP] = f"no system call filter (seccomp): {reason}"
-    if reason := _fails(_SHUT_IN.format(True, True)):
-        found[Isolation.LANDLOCK] = f"no Landlock (Linux 5.13 or later, enabled by lsm=landlock): {reason}"
-    if reason := found.get(Isolation.LANDLOCK) or _no_namespaces():
-        found[Isolation.NAMESPACES] = reason
-    return found
+    if wanted is None:
+        safe = [level for level in (Isolation.NAMESPACES, Isolation.LANDLOCK) if missing(level) is None]
+        if safe:
+            return safe[0]
+        weaker = " or ".join(level for level in probe() if level is not Isolation.NONE)
+        advice = f": to run programs less safely, ask for isolation {weaker} by name" if weaker else ""
+        raise UserError(f"{missing(Isolation.LANDLOCK)}{advice}")
+    if reason := missing(wanted):
+        raise UserError(f"isolation {wanted} is not offered here: {reason}")
+    return Isolation.of(wanted)
 
 
 def bubblewrap() -> str | None:
@@ -106,20 +107,19 @@ def bubblewrap() -> str | None:
 
 
 def _no_namespaces() -> str | None:
-    """Why there are no name spaces; None when they work."""
+    """Why there are no name spaces; None when they work, and everything else within them."""
     command = bubblewrap()
     if command is None:
         return "bubblewrap is not installed (Debian: bubblewrap)"
     options = ["--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"]
-    return _failure([command, *options, sys.executable, "-I", "-S", "-c", _isolated(_SHUT_IN.format(True, True))])
+    return _failure([command, *options, sys.executable, *_shut_in(landlock=True)])
 
 
-def _isolated(code: str) -> str:
-    return f"import sys; sys.path.insert(0, {str(_ROOT)!r}); {code}"
-
-
-def _fails(code: str) -> str | None:
-    return _failure([sys.executable, "-I", "-S", "-c", _isolated(code)])
+def _shut_in(landlock: bool) -> list[str]:
+    """Arguments for an interpreter that shuts itself in."""
+    confinement = f"Confinement(landlock={landlock}, seccomp=True)"
+    code = f"from starcoder.evaluation.jail.confine import Confinement; {confinement}.enter()"
+    return ["-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(_ROOT)!r}); {code}"]
 
 
 def _failure(command: list[str]) -> str | None:
@@ -130,7 +130,5 @@ def _failure(command: list[str]) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
-    if done.returncode == 0:
-        return None
     said = done.stderr.strip().splitlines()
-    return said[-1] if said else f"exit code {done.returncode}, {os.strerror(done.returncode)}"
+    return (said[-1] if said else f"exit code {done.returncode}") if done.returncode else None

@@ -4,8 +4,13 @@
         future = sandbox.submit(Program(code="def f(x): return x + 1", tests="assert f(1) == 2"))
         future.result().passed
 
-Each worker is a process of its own (`jail/supervisor.py`) that runs one program after the other. No Docker and no root is
-needed; where a machine lacks a protection, the sandbox says so instead of doing without.
+Each worker is a process of its own (`jail/supervisor.py`) that runs one program after the other. It needs no Docker and
+no root; where a machine lacks a protection, the sandbox says so instead of doing without.
+
+A Python program cannot forge its verdict by ending early, printing, patching, or walking frames. What its tests call
+still answers with objects of its own making, such as one that is equal to everything, and machine code (declared
+libraries) can change the tests in memory: the strict mode sees through both. A program of another language that reads
+its own source could print the mark of its end; nothing less deliberate passes for one.
 """
 
 import contextlib
@@ -43,7 +48,7 @@ class Sandbox:
         workers: programs that run at the same time.
         isolation: the level; None for the strongest that this machine offers, at least `landlock`.
         strict: run the tests of Python programs outside the candidate's process, where they name an entry point.
-        python: interpreter that runs Python programs, such as that of another virtual environment; CPython 3.9 or later.
+        python: interpreter that runs Python programs, such as that of another virtual environment: CPython from 3.9 on.
 
     Attributes:
         isolation: the level that holds.

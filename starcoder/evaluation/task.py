@@ -39,7 +39,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Defaults:
-    """The paper's settings of a task, where the user says nothing else (FACTS are cited in each task)."""
+    """The paper's settings of a task, where the user says nothing else (each task cites its source)."""
 
     n_samples: int = 1
     temperature: float = 0.2

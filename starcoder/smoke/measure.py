@@ -152,7 +152,7 @@ def _hole(document: Document, reach: int) -> Iterator[Hole]:
 
 
 def exact_matches(model: StarCoder, tokenizer: Tokenizer, holes: list[Hole], batch_size: int = 32) -> list[bool]:
-    """Whether greedy infilling gives each hole's line back, white space at both ends aside (paper §6.2.2's measure)."""
+    """Whether greedy infilling gives each hole's line back, white space at both ends aside (paper §6.2.3's measure)."""
     model.eval()
     answers: list[str] = []
     for start in range(0, len(holes), batch_size):

@@ -17,7 +17,8 @@ from starcoder.evaluation.isolation import Isolation, missing
 from starcoder.evaluation.program import Program, Result, Status
 
 NAMED = {hostile.name: hostile for hostile in HOSTILE}
-NATIVE = {hostile.name: hostile for hostile in HOSTILE if hostile.native}
+# What the level decides: limits and verdicts are the same at all levels.
+NATIVE = {hostile.name: hostile for hostile in HOSTILE if hostile.native and not hostile.verdicts}
 HARMLESS = (
     "sleep",
     "interrupt",
@@ -142,8 +143,3 @@ def test_namespaces_hold(name: str, namespaces: dict[str, Finding]) -> None:
 @pytest.mark.parametrize("honest", HONEST, ids=lambda honest: honest.name)
 def test_honest_verdicts_do_not_change_beside_hostile_programs(honest: Honest, landlock: dict[str, Finding]) -> None:
     assert landlock[honest.name].result.status is honest.status
-
-
-def test_machine_is_clean_afterwards(landlock: dict[str, Finding]) -> None:
-    assert landlock
-    assert not list(World.strangers())

@@ -7,14 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from starcoder.evaluation.jail import processes
+from starcoder.evaluation.jail import folders, processes
 from starcoder.evaluation.jail.confine import SYSTEM, Confinement, reachable
 from starcoder.evaluation.jail.disks import Disks
 from starcoder.evaluation.jail.forkserver import ForkServer
 from starcoder.evaluation.jail.watch import Verdict
 
 ROLES = ("whole", "libraries", "tests", "candidate", "command")
-"""Kinds of processes that must not reach each other: each has a user of its own, where the machine has users to give."""
+"""Processes that must not reach each other: each kind has a user of its own, where the machine has users to give."""
 
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _ENVIRONMENT = {
@@ -66,7 +66,7 @@ class Cell:
         self.restart()
         for role in ROLES:
             self.disks.unmount(f"{self.folder}/{role}")
-        processes.empty(self.folder)
+        folders.empty(self.folder)
         with suppress(OSError):
             Path(self.folder).rmdir()
             Path(self.folder).parent.rmdir()  # the last one of a sandbox whose main process has died
@@ -116,7 +116,7 @@ class Cell:
 
     def clear(self, role: str) -> None:
         """Remove what the program left in its folder."""
-        processes.empty(f"{self.folder}/{role}")
+        folders.empty(f"{self.folder}/{role}")
 
     def rlimits(self, limits: Mapping[str, Any], memory: str, user: int | None, base_kb: int = 0) -> list[Rlimit]:
         """The kernel's limits for each process of a program, as names and values of `resource`.

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +16,14 @@ from starcoder.evaluation.jail.watch import Verdict, Watch
 
 _ROLE = "command"
 _READABLE = ("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/sys/vm", "/sys/devices/system/cpu")
-_OUT_OF_MEMORY = ("std::bad_alloc", "OutOfMemory", "out of memory", "Out of memory", "Cannot allocate memory")
-_OUT_OF_MEMORY += ("memory allocation of", "Allowed memory size")
+_NO_MEMORY = (
+    "std::bad_alloc",
+    "OutOfMemory",
+    "out of memory",
+    "Out of memory",
+    "Cannot allocate",
+    "memory allocation of",
+)
 
 
 class _Ended(NamedTuple):
@@ -67,71 +74,92 @@ def _fields(verdict: Verdict, ended: _Ended, cpu: float) -> dict[str, Any]:
 def _step(
     cell: Cell, step: Mapping[str, Any], jail: Confinement, environment: Mapping[str, str], folder: str
 ) -> _Ended:
-    """Execute one command to its end."""
-    streams = Streams()
+    """Execute one command to its end.
+
+    Raises:
+        JailError: when it cannot be started.
+    """
+    streams, gate = Streams(), _Gate()
     try:
         rlimits = cell.rlimits(step["limits"], step["memory"], jail.user)
-        leader = _execute(step["argv"], jail, environment, folder, rlimits, streams)
+        leader = _fork(step["argv"], jail, environment, folder, rlimits, streams, gate)
         streams.close_writing()
         readers = [end.fileno() for end in streams.reading]
-        watch = Watch(
-            [leader],
-            readers,
-            step["limits"],
-            [] if cell.disks.offered else [folder],
-            lambda: cell.spared() | {leader.pid},
-        )
-        exceeded = watch.run()
+        folders = [] if cell.disks.offered else [folder]
+        watch = Watch([leader], readers, step["limits"], folders, lambda: cell.spared() | {leader.pid})
+        reason = gate.open()
+        exceeded = None if reason else watch.run()
         exceeded = watch.finish() or exceeded
         os.close(leader.pidfd)
         _, status, used = os.wait4(leader.pid, 0)
     finally:
         streams.close()
+        gate.close()
+    if reason:
+        raise JailError(f"cannot run {step['argv'][0]}: {reason}")
     out, err = (bytes(text).decode(errors="replace") for text in watch.output.values())
     return _Ended(exceeded, status, out, err, watch.total_cpu(used.ru_utime + used.ru_stime))
 
 
-def _execute(
+class _Gate:
+    """Where a child waits until it is watched, and tells why it could not execute its command."""
+
+    def __init__(self) -> None:
+        self._ours, self._childs = socket.socketpair()
+
+    def wait(self) -> None:
+        """The child's side."""
+        self._ours.close()
+        self._childs.recv(1)
+
+    def fail(self, reason: str) -> None:
+        """The child's side: it could not execute the command. When it can, that closes the connection."""
+        self._childs.send(reason.encode())
+
+    def open(self) -> str:
+        """Let the child go; what it says when it fails."""
+        self._childs.close()
+        self._ours.send(b"!")
+        return self._ours.recv(65536).decode(errors="replace")
+
+    def close(self) -> None:
+        """Close both sides."""
+        self._ours.close()
+        self._childs.close()
+
+
+def _fork(
     argv: Sequence[str],
     jail: Confinement,
     environment: Mapping[str, str],
     folder: str,
     rlimits: Sequence[Rlimit],
     streams: Streams,
+    gate: _Gate,
 ) -> Process:
-    """Start `argv`, shut in.
-
-    Raises:
-        JailError: when it cannot be started.
-    """
-    failed, failed_end = os.pipe()
+    """A child that shuts itself in, and executes `argv` once the gate is open."""
     parent = os.getpid()
     pid = os.fork()
-    if pid == 0:
-        try:
-            os.setsid()
-            null = os.open("/dev/null", os.O_RDONLY)
-            for target, descriptor in enumerate((null, *(end.fileno() for end in streams.writing))):
-                os.dup2(descriptor, target)
-            os.chdir(folder)
-            os.umask(0o077)
-            for name, soft, hard in rlimits:
-                resource.setrlimit(getattr(resource, name), (soft, hard))
-            jail.enter()
-            die_with_parent(parent)
-            os.execve(argv[0], list(argv), dict(environment))
-        except BaseException as error:
-            os.write(failed_end, str(error).encode())
-        finally:
-            os._exit(1)
-    os.close(failed_end)
-    with open(failed, "rb") as reader:  # noqa: PTH123 - a pipe, which `exec` closes
-        reason = reader.read().decode(errors="replace")
-    if reason:
-        os.waitpid(pid, 0)
-        raise JailError(f"cannot run {argv[0]}: {reason}")
-    processes.prefer_for_memory_kill(pid)
-    return Process(pid, os.pidfd_open(pid))
+    if pid:
+        processes.prefer_for_memory_kill(pid)
+        return Process(pid, os.pidfd_open(pid))
+    try:
+        os.setsid()
+        null = os.open("/dev/null", os.O_RDONLY)
+        for target, descriptor in enumerate((null, *(end.fileno() for end in streams.writing))):
+            os.dup2(descriptor, target)
+        os.chdir(folder)
+        os.umask(0o077)
+        for name, soft, hard in rlimits:
+            resource.setrlimit(getattr(resource, name), (soft, hard))
+        jail.enter()
+        die_with_parent(parent)
+        gate.wait()
+        os.execve(argv[0], list(argv), dict(environment))
+    except BaseException as error:
+        gate.fail(str(error))
+    finally:
+        os._exit(1)
 
 
 def _of_compiler(cell: Cell, ended: _Ended, step: Mapping[str, Any]) -> Verdict | None:
@@ -151,17 +179,20 @@ def _of_program(cell: Cell, ended: _Ended, step: Mapping[str, Any], marker: str)
     """The verdict on the program, and its output without the marker."""
     reached = marker in ended.out.splitlines()
     out = "".join(line for line in ended.out.splitlines(keepends=True) if line.strip() != marker)
-    if ended.verdict:
-        return ended.verdict, out
-    if reached and ended.status == 0:
-        return Verdict("passed"), out.removesuffix("\n")
+    if ended.verdict or (reached and ended.status == 0):
+        return ended.verdict or Verdict("passed"), out.removesuffix("\n") if reached else out
+    return _failure(cell, ended, step["limits"]), out
+
+
+def _failure(cell: Cell, ended: _Ended, limits: Mapping[str, Any]) -> Verdict:
+    """Why a program that ended by itself has not passed, as far as it says."""
     if "No space left on device" in ended.err:
-        return Verdict("output_limit", f"more than {step['limits']['disk_mb']} MB or {MOST_FILES} files on disk"), out
-    if any(phrase in ended.err for phrase in _OUT_OF_MEMORY):
-        return Verdict("out_of_memory", "it says that it has no memory left"), out
+        return Verdict("output_limit", f"more than {limits['disk_mb']} MB or {MOST_FILES} files on disk")
+    if any(phrase in ended.err for phrase in _NO_MEMORY):
+        return Verdict("out_of_memory", "it says that it has no memory left")
     if os.WIFSIGNALED(ended.status):
-        return cell.by_signal(os.WTERMSIG(ended.status), ended.cpu, step["limits"]), out
+        return cell.by_signal(os.WTERMSIG(ended.status), ended.cpu, limits)
     code, said = os.WEXITSTATUS(ended.status), ended.err.strip().splitlines()
     if code == 0:
-        return Verdict("exited_early", "exit code 0 before the end of the tests"), out
-    return Verdict("failed", f"exit code {code}{': ' + said[-1][:250] if said else ''}"), out
+        return Verdict("exited_early", "exit code 0 before the end of the tests")
+    return Verdict("failed", f"exit code {code}{': ' + said[-1][:250] if said else ''}")

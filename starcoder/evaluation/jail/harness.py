@@ -172,7 +172,7 @@ class Server:
         self._loaded: set[str] = set()
         self._templates: dict[int, types.CodeType] = {}
         self._tests: dict[str, types.CodeType] = {}
-        frozen = getattr(_imp, "_frozen_module_names", list)()
+        frozen: list[str] = getattr(_imp, "_frozen_module_names", list)()
         for name in (*sys.builtin_module_names, *(name for name in frozen if "hello" not in name), *PRELOADED):
             self._load(name)
         for name in ("create_builtin", "exec_builtin", "get_frozen_object", "init_frozen"):

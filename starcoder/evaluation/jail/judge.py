@@ -36,14 +36,14 @@ _EXPRESSION = f"""'@write'({REPORT}, (
         '__builtins__': '@dict'('@builtins'),
     }}),
 )[0])"""
-# The strings with an @ are constants for which `judge` puts objects. The copy of the namespace has exact strings as keys,
-# as a subclass of str could act when it is compared. No iterator runs code of the candidate: its StopIteration would pass
-# for the end.
+# The strings with an @ are constants for which `judge` puts objects. The copy of the namespace has exact strings as
+# keys, as a subclass of str could act when it is compared. No iterator runs code of the candidate: its StopIteration
+# would pass for the end.
 
 _GROUP = 16
 _HEAP_TYPE = 1 << 9
 _BUILTINS = tuple(builtins.__dict__.items())
-_STANDARD = os.path.dirname(os.__file__)
+_STANDARD = os.__file__.rpartition("/")[0]
 _STANDARD_NAMES = frozenset(getattr(sys, "stdlib_module_names", ()))
 _STATEFUL = frozenset(("threading", "sys", "signal", "logging", "warnings", "io", "__main__"))
 _WORD = re.compile(r"[^\W\d]\w*")
@@ -157,10 +157,10 @@ def _restored_class(kind: type) -> Iterator[Call]:
 
 def _restored_imports() -> Calls:
     """Calls that put back how modules are found."""
-    lists = {"meta_path": sys.meta_path, "path_hooks": sys.path_hooks, "path": sys.path}
+    lists: dict[str, list[Any]] = {"meta_path": sys.meta_path, "path_hooks": sys.path_hooks, "path": sys.path}
     contents = {**lists, "path": standard_path()}
-    cleared = [(list.clear, (found,)) for found in lists.values()]
-    filled = [(list.extend, (found, tuple(contents[name]))) for name, found in lists.items()]
+    cleared: list[Call] = [(list.clear, (found,)) for found in lists.values()]
+    filled: list[Call] = [(list.extend, (found, tuple(contents[name]))) for name, found in lists.items()]
     return (*cleared, *filled, (dict.update, (sys.__dict__, tuple(lists.items()))))
 
 

@@ -1,14 +1,11 @@
-"""What the supervisor knows of processes and folders: families and their use of the machine, ending them, clearing up.
+"""What the supervisor knows of processes: families, what they use of the machine, how they end.
 
-Linux only: it reads /proc. Everything here stands against programs that fork, stop, hide and nest on purpose.
+Linux only: it reads /proc. Everything here stands against programs that fork, stop and hide on purpose.
 """
 
 import contextlib
-import errno
 import os
 import signal
-import stat
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -174,29 +171,6 @@ def processes_of(user: int) -> Iterator[int]:
                 yield int(folder.name)
 
 
-def disk_use(folder: str, most: int) -> tuple[int, int]:
-    """KB and entries below `folder`; the count ends at `most` entries, and where no path leads any deeper."""
-    blocks, entries, pending = 0, 0, [folder]
-    while pending and entries < most:
-        path = pending.pop()
-        try:
-            with os.scandir(path) as found:
-                for entry in found:
-                    entries += 1
-                    status = entry.stat(follow_symlinks=False)
-                    blocks += status.st_blocks
-                    if stat.S_ISDIR(status.st_mode):
-                        pending.append(entry.path)
-        except PermissionError:
-            with contextlib.suppress(OSError):
-                if os.stat(path).st_mode & 0o500 != 0o500:  # noqa: PTH116
-                    os.chmod(path, 0o700)  # noqa: PTH101 - hidden from us by its owner, who is the same user
-                    pending.append(path)
-        except OSError as error:
-            entries += most if error.errno == errno.ENAMETOOLONG else 0
-    return blocks // 2, entries
-
-
 def held_kb(pids: Iterable[int], folders: Iterable[str]) -> tuple[int, int]:
     """Memory and disk that `pids` hold by open files: the buffers of sockets and pipes, files without a name.
 
@@ -221,52 +195,6 @@ def held_kb(pids: Iterable[int], folders: Iterable[str]) -> tuple[int, int]:
                     start, end = (int(address, 16) for address in fields[0].split("-"))
                     blocks.setdefault((0, int(fields[4])), (end - start) // 1024)
     return sum(buffers.values()), sum(blocks.values())
-
-
-def empty(folder: str) -> None:
-    """Remove everything in `folder`, however deep, whatever its mode; without recursion."""
-    top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        while names := os.listdir(top):  # noqa: PTH208 - of an open folder
-            for name in names:
-                if not _unlink(name, top):
-                    _flatten(name, top)
-    finally:
-        os.close(top)
-
-
-def _unlink(name: str, folder: int) -> bool:
-    """Remove a file, or an empty folder; whether that went well."""
-    for remove in (os.unlink, os.rmdir):
-        with contextlib.suppress(OSError):
-            remove(name, dir_fd=folder)
-            return True
-    return False
-
-
-def _flatten(name: str, top: int) -> None:
-    """Remove the folder `name` in `top`: its files go, its folders move up to `top` under new names."""
-    os.chmod(name, 0o700, dir_fd=top)
-    inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
-    try:
-        for entry in os.listdir(inner):  # noqa: PTH208
-            if not _unlink(entry, inner):
-                os.chmod(entry, 0o700, dir_fd=inner)  # a folder is renamed by its owner only if it is writable
-                os.rename(entry, f"moved-{os.urandom(16).hex()}", src_dir_fd=inner, dst_dir_fd=top)
-    finally:
-        os.close(inner)
-    os.rmdir(name, dir_fd=top)
-
-
-def wait_until_gone(pids: Iterable[int], seconds: float) -> bool:
-    """Whether all of `pids` end within `seconds`."""
-    deadline = time.monotonic() + seconds
-    remaining = list(pids)
-    while remaining := [pid for pid in remaining if (_PROC / str(pid)).exists()]:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 def _stat(pid: int) -> list[str]:

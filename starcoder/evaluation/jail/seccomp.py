@@ -224,7 +224,7 @@ class Filter:
         self._arguments(pair, body)
 
     def _socketpair(self) -> None:
-        """Connected streams and packets between a program's own processes; a datagram socket could write to any path."""
+        """Connected streams and packets among a program's own processes; a datagram socket could write to any path."""
         refuse = (_RET, 0, 0, _ERRNO | _EPERM)
         family = [(_LD, 0, 0, 16), (_JEQ, 1, 0, 1), refuse]
         kind = [(_LD, 0, 0, 24), (_AND, 0, 0, 0xF), (_JEQ, 2, 0, 1), (_JEQ, 1, 0, 5), refuse]

@@ -39,7 +39,7 @@ _ITEMS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "set": (set, set.__iter__),
     "frozenset": (frozenset, frozenset.__iter__),
 }
-_ITERATOR = type(iter([]))  # what `decode` makes of the candidate's iterators
+_ITERATOR: type = type(iter([]))  # what `decode` makes of the candidate's iterators
 _TEXT_BY_TYPE = {kind: (tag, write) for tag, (kind, write, _) in _TEXTS.items()}
 
 
@@ -79,7 +79,7 @@ class Opaque:
     __hash__ = object.__hash__
 
 
-def encode(value: Any) -> Any:
+def encode(value: Any) -> Any:  # noqa: PLR0911 - one line a kind
     """What JSON can say of `value`: itself, or an object with one key, the kind of value."""
     kind = type(value)
     if value is None or kind in (bool, str, float):
@@ -99,15 +99,15 @@ def encode(value: Any) -> Any:
     return _encode_rare(value, kind)
 
 
-def _encode_rare(value: Any, kind: type) -> Any:
+def _encode_rare(value: Any, kind: type) -> Any:  # noqa: PLR0911
     if kind is complex:
         return {"complex": [value.real, value.imag]}
     if kind is range:
         return {"range": [value.start, value.stop, value.step]}
     if kind is datetime.timedelta:
         return {"timedelta": [value.days, value.seconds, value.microseconds]}
-    if kind is type and getattr(builtins, value.__name__, None) is value:
-        return {"type": value.__name__}
+    if isinstance(value, type) and getattr(builtins, kind_name := value.__name__, None) is value:
+        return {"type": kind_name}
     for exact, reduce in _REDUCTIONS:
         if issubclass(kind, exact):
             return encode(reduce(value))
@@ -217,7 +217,7 @@ def install(channel: int, entry_point: str, space: dict[str, Any]) -> None:
                 raised = _error(answer)
             else:
                 raised, value = None, decode(answer["value"])
-                for old, new in zip(values, answer.get("arguments", ())):
+                for old, new in zip(values, answer.get("arguments", ())):  # noqa: B905 - CPython 3.9
                     if new is not None:
                         _update(old, decode(new))
         except Exception as error:
@@ -256,7 +256,7 @@ def _refuse(value: Any) -> NoReturn:
 
 
 def _error(answer: dict[str, Any]) -> BaseException:
-    kind = _builtin(answer["error"], type, Exception)
+    kind: type[BaseException] = _builtin(answer["error"], type, Exception)
     kind = kind if issubclass(kind, BaseException) else Exception
     arguments = decode(answer["arguments"])
     if issubclass(kind, (StopIteration, StopAsyncIteration, GeneratorExit)):

@@ -1,8 +1,8 @@
 """Runs one program at a time, shut in and watched, and says what became of it: a worker of the sandbox.
 
 A process of its own, single-threaded and of standard library only, so that it may fork whatever threads the main
-process has. It reads requests from standard input and answers on standard output, both JSON with a length in front. When
-standard input is closed, it ends everything that it has started and itself.
+process has. It reads requests from standard input and answers on standard output, both JSON with a length in front.
+When standard input is closed, it ends everything that it has started and itself.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Watches one program while it runs: its output, CPU time, memory, disk and processes.
 
 The judge of time is the CPU, not the clock: a program on a busy machine is slower by the clock, not by its work. A
-program that only sleeps is counted by the clock, but only while it is seen asleep. What a machine does to a program that
-wants to run and may not is the machine's failure, and said so.
+program that only sleeps is counted by the clock, but only while it is seen asleep. A program that wants to run and may
+not fails by the machine's fault, and the verdict says so.
 """
 
 import os
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from starcoder.evaluation.jail import processes
+from starcoder.evaluation.jail import folders, processes
 from starcoder.evaluation.jail.clock import Clock
 from starcoder.evaluation.jail.disks import MOST_FILES
 from starcoder.evaluation.jail.forkserver import Process
@@ -174,8 +174,8 @@ class Watch:
         return Verdict("failed", f"more than {self._limits['processes']} processes") if used.tasks > most else None
 
     def _disk(self, unlinked_kb: int = 0) -> Verdict | None:
-        for folder in self._folders:
-            used, entries = processes.disk_use(folder, MOST_FILES)
+        for place in self._folders:
+            used, entries = folders.disk_use(place, MOST_FILES)
             if used + unlinked_kb > self._limits["disk_mb"] * 1024:
                 return Verdict("output_limit", f"more than {self._limits['disk_mb']} MB on disk")
             if entries >= MOST_FILES:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from starcoder.errors import UserError
-from starcoder.evaluation.jail import processes
+from starcoder.evaluation.jail import folders, processes
 from starcoder.evaluation.jail.cell import ROLES
 from starcoder.evaluation.jail.confine import DEVICES, SYSTEM
 
@@ -48,7 +48,12 @@ class Worker:
     ) -> None:
         self._folder = folder
         self._users, self._lock = _claim_users(isolation)
-        self._config = {"isolation": isolation, "python": python, "readable": readable, "folder": folder}
+        self._config: dict[str, Any] = {
+            "isolation": isolation,
+            "python": python,
+            "readable": readable,
+            "folder": folder,
+        }
         self._config["users"] = self._users
         self._command = [sys.executable, "-I", "-S", "-c", _MAIN]
         if isolation == "namespaces":
@@ -128,7 +133,7 @@ class Worker:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         if Path(self._folder).exists():
-            processes.empty(self._folder)
+            folders.empty(self._folder)
             Path(self._folder).rmdir()
 
     def _send(self, message: Mapping[str, Any]) -> None:
@@ -198,13 +203,17 @@ def _is_mapped(user: int) -> bool:
 
 
 def _namespaces(readable: tuple[str, ...], scratch: str) -> list[str]:
-    """Bubblewrap's command line: a file tree with nothing in it but what programs and the supervisor read."""
-    own = (sys.prefix, sys.base_prefix, str(_ROOT / "starcoder"))
+    """The command line of bubblewrap: a file tree with nothing in it but what programs and the supervisor read."""
+    paths = (*SYSTEM, "/sys/devices/system/cpu", *readable, sys.prefix, sys.base_prefix, str(_ROOT / "starcoder"))
+    found = [Path(path) for path in dict.fromkeys(paths) if Path(path).exists()]
+    folders = dict.fromkeys(str(parent) for path in found for parent in reversed(path.parents) if parent != Path("/"))
     command = [str(shutil.which("bwrap")), "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
-    command += ["--unshare-cgroup-try", "--proc", "/proc", "--tmpfs", "/tmp", "--dir", "/dev"]
+    command += ["--unshare-cgroup-try", "--proc", "/proc", "--perms", "1777", "--tmpfs", "/tmp"]
+    for folder in ("/dev", *folders, scratch):
+        command += ["--perms", "0755", "--dir", folder]
     for device in DEVICES:
         command += ["--dev-bind", device, device]
-    for path in dict.fromkeys((*SYSTEM, "/sys/devices/system/cpu", *readable, *own)):
-        if Path(path).exists():
-            command += ["--ro-bind", path, path]
-    return [*command, "--dir", scratch]
+    for path in found:
+        command += ["--symlink", str(path.readlink())] if path.is_symlink() else ["--ro-bind", str(path)]
+        command.append(str(path))
+    return command

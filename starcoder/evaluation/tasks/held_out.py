@@ -1,7 +1,7 @@
 """Code that the model was not trained on: the validation split of a folder that `starcoder corpus build` wrote.
 
-The folder of benchmark data holds it as `held-out`, a folder or a link. The paper holds code out by its licence
-(FACTS §7.8): a corpus of repositories under the GPL is held out from a model trained on permissive licences.
+The folder of benchmark data holds it as `held-out`, a folder or a link. The paper holds code out by its licence: a
+corpus of repositories under the GPL is held out from a model trained on permissive licences.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What a long window is worth (paper §6.4, FACTS §7.8): perplexity of code, by how much of its repository is before it.
+"""What a long window is worth (paper §6.4): perplexity of code, by how much of its repository is before it.
 
 The files of a held-out repository are put one after another, and two things are measured:
 
