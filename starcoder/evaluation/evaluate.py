@@ -105,7 +105,7 @@ def evaluate(
     if sandbox_doctor:
         from starcoder.evaluation.doctor import doctor
 
-        doctor(isolated)
+        doctor(isolated, strict)
         return
     chosen = find_preset(preset) if preset else None
     wishes = Wishes(
