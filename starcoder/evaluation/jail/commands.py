@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ _NO_MEMORY = (
     "out of memory",
     "Out of memory",
     "Cannot allocate",
+    "cannot allocate",
+    "failed to allocate memory",
     "memory allocation of",
 )
 
@@ -191,7 +194,10 @@ def _failure(cell: Cell, ended: _Ended, limits: Mapping[str, Any]) -> Verdict:
     if any(phrase in ended.err for phrase in _NO_MEMORY):
         return Verdict("out_of_memory", "it says that it has no memory left")
     if os.WIFSIGNALED(ended.status):
-        return cell.by_signal(os.WTERMSIG(ended.status), ended.cpu, limits)
+        number, said = os.WTERMSIG(ended.status), ended.err.strip().splitlines()
+        if number == signal.SIGABRT:  # how a failed `assert` of C++ ends
+            return Verdict("failed", said[-1][:250] if said else "aborted")
+        return cell.by_signal(number, ended.cpu, limits)
     code, said = os.WEXITSTATUS(ended.status), ended.err.strip().splitlines()
     if code == 0:
         return Verdict("exited_early", "exit code 0 before the end of the tests")
