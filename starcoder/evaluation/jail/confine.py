@@ -60,6 +60,24 @@ def reachable(path: str) -> bool:
     return True
 
 
+def without(paths: Iterable[str], holes: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """`paths` with the folders among them that hold any of `holes` replaced by their other entries, step by step.
+
+    Returns:
+        What may be read, and the folders that were replaced: of those the names may be listed.
+    """
+    readable, listed, pending = list[str](), list[str](), list(paths)
+    real = {os.path.realpath(hole) for hole in holes}
+    for path in pending:  # grows while it is walked
+        place = os.path.realpath(path)
+        if any(hole.startswith(f"{place.rstrip('/')}/") for hole in real):
+            listed.append(path)
+            pending += [entry.path for entry in os.scandir(path)]
+        elif place not in real:
+            readable.append(path)
+    return tuple(readable), tuple(listed)
+
+
 class Confinement(NamedTuple):
     """How far a process is shut in.
 
@@ -72,6 +90,7 @@ class Confinement(NamedTuple):
         search: keep the one capability that reads what the user may not, within what Landlock allows.
         protect: its children must not signal it (a fork server).
         own_proc: whether it may read its own folder in /proc.
+        listed: folders whose names, and those of the folders in them, it may list.
     """
 
     landlock: bool
@@ -82,6 +101,7 @@ class Confinement(NamedTuple):
     search: bool = False
     protect: bool = False
     own_proc: bool = False
+    listed: tuple[str, ...] = ()
 
     def enter(self) -> None:
         """Shut this process in, for good.
@@ -94,7 +114,7 @@ class Confinement(NamedTuple):
         abi = landlock_abi() if self.landlock else 0
         if self.landlock:
             readable = (*self.readable, "/proc/self") if self.own_proc else self.readable
-            _restrict_files(abi, readable, self.writable)
+            _restrict_files(abi, readable, self.writable, self.listed)
         if self.seccomp:
             same_user = self.user is None
             signals = abi >= 6 or not same_user
@@ -138,7 +158,7 @@ def _set_capabilities(mask: int) -> None:
     _check(_libc.capset(header, data), "capset")
 
 
-def _restrict_files(abi: int, readable: Iterable[str], writable: Iterable[str]) -> None:
+def _restrict_files(abi: int, readable: Iterable[str], writable: Iterable[str], listed: Iterable[str]) -> None:
     if abi < 1:
         raise OSError("this kernel has no Landlock")
     files = _ABI_1 | (_REFER if abi >= 2 else 0) | (_TRUNCATE if abi >= 3 else 0) | (_IOCTL_DEV if abi >= 5 else 0)
@@ -148,6 +168,8 @@ def _restrict_files(abi: int, readable: Iterable[str], writable: Iterable[str]) 
     ruleset = _check(_libc.syscall(_CREATE_RULESET, attributes, size, 0), "landlock_create_ruleset")
     for path in readable:
         _allow(ruleset, path, _EXECUTE | _READ_FILE | _READ_DIR)
+    for path in listed:
+        _allow(ruleset, path, _READ_DIR)
     for path in DEVICES:
         _allow(ruleset, path, (_READ_FILE | _WRITE_FILE | _TRUNCATE) & files)
     for path in writable:

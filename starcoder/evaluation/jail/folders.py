@@ -5,6 +5,8 @@ import errno
 import os
 import stat
 
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
 
 def disk_use(folder: str, most: int) -> tuple[int, int]:
     """KB and entries below `folder`; the count ends at `most` entries, and where no path leads any deeper."""
@@ -31,34 +33,40 @@ def disk_use(folder: str, most: int) -> tuple[int, int]:
 
 def empty(folder: str) -> None:
     """Remove everything in `folder`, however deep, whatever its mode; without recursion."""
-    top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    current = os.open(folder, _FOLDER)
     try:
-        while names := os.listdir(top):  # noqa: PTH208 - of an open folder
-            for name in names:
-                if not _unlink(name, top):
-                    _flatten(name, top)
+        names, pending = list[str](), [_remove_files(current)]
+        while pending:
+            if pending[-1]:
+                name = pending[-1].pop()
+                os.chmod(name, 0o700, dir_fd=current)
+                current = _move(current, name)
+                names.append(name)
+                pending.append(_remove_files(current))
+            else:
+                pending.pop()
+                if names:
+                    current = _move(current, "..")
+                    os.rmdir(names.pop(), dir_fd=current)
     finally:
-        os.close(top)
+        os.close(current)
 
 
-def _unlink(name: str, folder: int) -> bool:
-    """Remove a file, or an empty folder; whether that went well."""
+def _move(current: int, name: str) -> int:
+    """The folder `name` of the open folder `current`, which is closed."""
+    found = os.open(name, _FOLDER, dir_fd=current)
+    os.close(current)
+    return found
+
+
+def _remove_files(folder: int) -> list[str]:
+    """Remove files and empty folders; the names of the others."""
+    return [name for name in os.listdir(folder) if not _removed(name, folder)]
+
+
+def _removed(name: str, folder: int) -> bool:
     for remove in (os.unlink, os.rmdir):
         with contextlib.suppress(OSError):
             remove(name, dir_fd=folder)
             return True
     return False
-
-
-def _flatten(name: str, top: int) -> None:
-    """Remove the folder `name` in `top`: its files go, its folders move up to `top` under new names."""
-    os.chmod(name, 0o700, dir_fd=top)
-    inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
-    try:
-        for entry in os.listdir(inner):  # noqa: PTH208
-            if not _unlink(entry, inner):
-                os.chmod(entry, 0o700, dir_fd=inner)  # a folder is renamed by its owner only if it is writable
-                os.rename(entry, f"moved-{os.urandom(16).hex()}", src_dir_fd=inner, dst_dir_fd=top)
-    finally:
-        os.close(inner)
-    os.rmdir(name, dir_fd=top)

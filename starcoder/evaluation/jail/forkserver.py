@@ -94,7 +94,8 @@ class ForkServer:
             os.dup2(descriptor, target)
         self.confinement.enter()
         os.closerange(len(descriptors), 1024)
-        os.execve(python, [python, "-s", "-c", _BOOT], dict(environment))
+        options = ["-S"] if self.role == "whole" else []  # without packages
+        os.execve(python, [python, "-s", *options, "-c", _BOOT], dict(environment))
 
     def wait_ready(self) -> None:
         """Wait until it is warm.

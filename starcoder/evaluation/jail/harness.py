@@ -278,8 +278,9 @@ def _play(request: dict[str, Any], descriptors: list[int], plan: Plan) -> NoRetu
     end = os._exit
     try:
         _settle(request, descriptors, plan)
+        os.write(judge.REPORT, judge.READY)
     except BaseException as error:
-        _report({"status": "sandbox_error", "detail": f"setting up: {error!r}"[:400]})
+        os.write(judge.REPORT, repr(error).encode())
         end(1)
     try:
         code = compile(request["code"], "<candidate>", "exec", dont_inherit=True)

@@ -25,7 +25,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-REPORT, TOKEN_BYTES = 3, 32
+REPORT, TOKEN_BYTES, READY = 3, 32, b"+"
 
 _EXPRESSION = f"""'@write'({REPORT}, (
     '@read'({REPORT}, {TOKEN_BYTES}),

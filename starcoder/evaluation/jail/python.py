@@ -1,21 +1,21 @@
 """Runs a Python program in a child of a fork server, or of two, and reads the verdict that only its end can tell."""
 
-import array
-import fcntl
 import json
 import os
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from starcoder.evaluation.jail import processes
 from starcoder.evaluation.jail.cell import Cell, Streams
-from starcoder.evaluation.jail.forkserver import ForkServer, Process
+from starcoder.evaluation.jail.forkserver import ForkServer, JailError, Process
 from starcoder.evaluation.jail.watch import Verdict, Watch
 
 _TOKEN_BYTES = 32
-_UNREAD = 0x5411  # SIOCOUTQ: how much the other end has yet to read
+_READY = b"+"
+_SETUP_SECONDS = 60.0
 _HINTS = ("failed", "exited_early", "out_of_memory", "output_limit")
 _MOST_REPORT = 65536
 
@@ -55,11 +55,10 @@ class _Part(NamedTuple):
 
 
 class _End(NamedTuple):
-    """How a part ended: its wait status, what it reported, and whether it ever began."""
+    """How a part ended: its wait status, and what it reported."""
 
     status: int
     said: bytes
-    began: bool
 
 
 def run(cell: Cell, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,12 +105,12 @@ def _run(cell: Cell, request: Mapping[str, Any]) -> dict[str, Any]:
             sum(part.server.resident_kb for part in parts),
         )
         for part in parts:  # now they begin, and not before the watch has
-            part.report.send(token if part is parts[0] else secrets.token_bytes(_TOKEN_BYTES))
+            _begin(part, token if part is parts[0] else secrets.token_bytes(_TOKEN_BYTES))
         exceeded = watch.run()
         exceeded = watch.finish() or exceeded
         ended = [part.server.reap(leader) for part, leader in zip(parts, leaders, strict=True)]
         cpu = watch.total_cpu(sum(seconds for _, seconds in ended))
-        ends = [_End(status, *_report(part)) for part, (status, _) in zip(parts, ended, strict=True)]
+        ends = [_End(status, _report(part)) for part, (status, _) in zip(parts, ended, strict=True)]
         verdict = exceeded or _judge(cell, ends, token, cpu, request["limits"])
         out, err = (bytes(text).decode(errors="replace") for text in watch.output.values())
     finally:
@@ -155,21 +154,28 @@ def _start(cell: Cell, part: _Part, streams: Streams, request: Mapping[str, Any]
     return leader
 
 
-def _report(part: _Part) -> tuple[bytes, bool]:
-    """What a part has sent, and whether it has begun to run foreign code: it reads the secret just before."""
-    unread = array.array("i", [0])
-    fcntl.ioctl(part.report.fileno(), _UNREAD, unread)
+def _begin(part: _Part, token: bytes) -> None:
+    """Wait until a part has settled, and let it run foreign code.
+
+    Raises:
+        JailError: when it could not settle; as nothing foreign has run, this is certain.
+    """
+    part.report.settimeout(_SETUP_SECONDS)
+    said = part.report.recv(1)  # no more: what follows may be what foreign code came to
+    if said != _READY:
+        said += part.report.recv(_MOST_REPORT)
+        raise JailError(f"setting up: {said.decode(errors='replace')[:400]}")
+    part.report.send(token)
+
+
+def _report(part: _Part) -> bytes:
+    """What a part has sent before its end."""
     part.report.setblocking(False)
     said = b""
-    while len(said) < _MOST_REPORT:
-        try:
-            piece = part.report.recv(_MOST_REPORT)
-        except OSError:
-            break
-        if not piece:
-            break
-        said += piece
-    return said, not unread[0]
+    with suppress(OSError):
+        while len(said) < _MOST_REPORT and (piece := part.report.recv(_MOST_REPORT)):
+            said += piece
+    return said
 
 
 def _judge(cell: Cell, ends: Sequence[_End], token: bytes, cpu: float, limits: Mapping[str, Any]) -> Verdict:
@@ -180,10 +186,10 @@ def _judge(cell: Cell, ends: Sequence[_End], token: bytes, cpu: float, limits: M
     first = ends[0]
     if secrets.compare_digest(first.said, token) and first.status == 0:
         return Verdict("passed")
-    trusted = len(ends) > 1 or not first.began
-    if trusted and _hint(first).get("status") == "gone":
-        return _failure(cell, ends[-1], cpu, limits, trusted=not ends[-1].began)
-    return _failure(cell, first, cpu, limits, trusted)
+    strict = len(ends) > 1
+    if strict and _hint(first).get("status") == "gone":
+        return _failure(cell, ends[1], cpu, limits, trusted=False)
+    return _failure(cell, first, cpu, limits, trusted=strict)
 
 
 def _failure(cell: Cell, end: _End, cpu: float, limits: Mapping[str, Any], trusted: bool) -> Verdict:
@@ -194,7 +200,7 @@ def _failure(cell: Cell, end: _End, cpu: float, limits: Mapping[str, Any], trust
         end: how it ended.
         cpu: its CPU seconds.
         limits: its limits.
-        trusted: whether what it reports comes from the sandbox for certain; otherwise it cannot blame the sandbox.
+        trusted: whether it runs no foreign code; otherwise it cannot blame the sandbox.
     """
     if hint := _hint(end):
         known = hint["status"] in _HINTS or (trusted and hint["status"] == "sandbox_error")

@@ -39,12 +39,19 @@ class Worker:
         isolation: the level's name.
         python: interpreter of Python programs.
         readable: its folders.
+        packages: those of them that hold packages.
         folder: scratch folder, made by the worker.
         shown: what other programs read, for a worker with a file tree of its own.
     """
 
     def __init__(
-        self, isolation: str, python: str, readable: tuple[str, ...], folder: str, shown: tuple[str, ...] = ()
+        self,
+        isolation: str,
+        python: str,
+        readable: tuple[str, ...],
+        packages: tuple[str, ...],
+        folder: str,
+        shown: tuple[str, ...] = (),
     ) -> None:
         self._folder = folder
         self._users, self._lock = _claim_users(isolation)
@@ -52,9 +59,10 @@ class Worker:
             "isolation": isolation,
             "python": python,
             "readable": readable,
+            "packages": packages,
             "folder": folder,
+            "users": self._users,
         }
-        self._config["users"] = self._users
         self._command = [sys.executable, "-I", "-S", "-c", _MAIN]
         if isolation == "namespaces":
             self._command = [*_namespaces((*readable, *shown), str(Path(folder).parent)), *self._command]
@@ -83,12 +91,16 @@ class Worker:
                 answer = self._receive(_PATIENCE_SECONDS)
                 if "error" not in answer:
                     return answer
-                raise OSError(answer["error"])
-            except OSError as error:
+                failure = answer["error"]
+            except (OSError, ValueError) as error:
                 failure = str(error)
-            if not self._replace():
-                return {"status": "sandbox_error", "detail": "the sandbox was closed"}
-        return {"status": "sandbox_error", "detail": f"the sandbox's worker ended twice: {failure}"}
+            try:
+                if not self._replace():
+                    failure = "it was closed"
+                    break
+            except UserError as error:
+                failure = str(error)
+        return {"status": "sandbox_error", "detail": f"the sandbox's worker has ended: {failure}"}
 
     def close(self) -> None:
         """End it and all that it has started, and remove its folder; whoever waits for an answer gets an error."""
