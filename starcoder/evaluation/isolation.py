@@ -8,9 +8,6 @@ from functools import cache
 from pathlib import Path
 
 from starcoder.errors import UserError
-from starcoder.evaluation.jail.confine import landlock_abi
-
-__all__ = ["Isolation", "bubblewrap", "choose", "landlock_abi", "missing", "probe"]
 
 _ROOT = Path(__file__).parents[2]
 _PROBE_SECONDS = 60
@@ -99,6 +96,15 @@ def choose(wanted: Isolation | str | None) -> Isolation:
     if reason := missing(wanted):
         raise UserError(f"isolation {wanted} is not offered here: {reason}")
     return Isolation.of(wanted)
+
+
+def landlock_abi() -> int:
+    """The version of Landlock that this machine's kernel offers; 0 when there is none."""
+    if sys.platform != "linux":
+        return 0
+    from starcoder.evaluation.jail import confine
+
+    return confine.landlock_abi()
 
 
 def bubblewrap() -> str | None:

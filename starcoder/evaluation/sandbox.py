@@ -32,7 +32,6 @@ from typing import Any, Self
 from starcoder.errors import UserError
 from starcoder.evaluation import isolation as levels
 from starcoder.evaluation.isolation import Isolation
-from starcoder.evaluation.jail.worker import Worker
 from starcoder.evaluation.languages import LANGUAGES, Toolchain
 from starcoder.evaluation.program import Limits, Program, Result, Status
 
@@ -71,6 +70,8 @@ class Sandbox:
             raise UserError(f"a sandbox of {workers} workers runs nothing: give it one at least")
         self.isolation = levels.choose(isolation)
         self._strict = strict
+        from starcoder.evaluation.jail.worker import Worker  # other systems have got their error by now
+
         interpreter = _interpreter(python or sys.executable)
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         self._workers: list[Worker] = []

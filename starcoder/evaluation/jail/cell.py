@@ -51,7 +51,7 @@ class Cell:
         self.servers: dict[str, ForkServer] = {}
         self._killed_for_memory = processes.killed_for_memory()
         Path(self.folder).mkdir(mode=0o711)
-        self.disks = Disks()
+        self.disks = Disks(alone=not self._users)
         for role in ROLES:
             Path(self.folder, role).mkdir(mode=0o711)
             self.disks.mount(f"{self.folder}/{role}")

@@ -6,6 +6,7 @@ a process that has loaded ctypes could read and write its own memory, so the pro
 
 import ctypes
 import os
+import platform
 import stat
 import struct
 from collections.abc import Iterable
@@ -116,6 +117,8 @@ class Confinement(NamedTuple):
             readable = (*self.readable, "/proc/self") if self.own_proc else self.readable
             _restrict_files(abi, readable, self.writable, self.listed)
         if self.seccomp:
+            if not seccomp.supported():
+                raise OSError(f"the system calls of {platform.machine()} are unknown here")
             same_user = self.user is None
             signals = abi >= 6 or not same_user
             protect = os.getpid() if self.protect else 0

@@ -16,13 +16,17 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Disks:
-    """Mounts that only this process and its descendants see, and that end with them."""
+    """Mounts that only this process and its descendants see, and that end with them.
 
-    def __init__(self) -> None:
+    Args:
+        alone: no other user's id is needed, so that this process may become root of a name space of users.
+    """
+
+    def __init__(self, alone: bool) -> None:
         self._sizes: dict[str, int] = {}
         self.offered = False
         with suppress(OSError):
-            _unshare()
+            _unshare(alone)
             _call(_libc.mount(None, b"/", None, _RECURSIVE | _PRIVATE, None))
             self.offered = True
 
@@ -46,10 +50,14 @@ class Disks:
         _libc.umount2(os.fsencode(folder), _DETACH)
 
 
-def _unshare() -> None:
+def _unshare(alone: bool) -> None:
     """Mounts of our own; without the rights of root, as root of a name space in which nobody else exists."""
     user, group = os.geteuid(), os.getegid()
-    if _libc.unshare(_NEW_MOUNTS) < 0:
+    try:
+        _call(_libc.unshare(_NEW_MOUNTS))
+    except OSError:
+        if not alone:
+            raise
         _call(_libc.unshare(_NEW_USERS | _NEW_MOUNTS))
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
