@@ -46,6 +46,14 @@ def test_offered_levels_work_and_the_others_say_why() -> None:
             choose(level)
 
 
+def test_an_environment_behind_links_is_found(tmp_path: Path) -> None:
+    (tmp_path / "real").symlink_to(sys.prefix)
+    (tmp_path / "link").symlink_to("real")
+    for level in probe():
+        with Sandbox(1, level, python=str(tmp_path / "link" / "bin" / Path(sys.executable).name)) as sandbox:
+            assert sandbox.submit(Program("import sys\ndef f(): return 1", "assert f() == 1")).result().passed
+
+
 def test_no_level_is_chosen_below_landlock(monkeypatch: pytest.MonkeyPatch, fresh: object) -> None:
     monkeypatch.setattr(isolation, "_failure", lambda command: "Function not implemented")
     with pytest.raises(

@@ -164,6 +164,14 @@ def test_honest_programs_keep_their_verdicts_beside_hogs(sandbox: Sandbox) -> No
     assert found == ["passed", "passed", "timed_out", "failed", "passed"] * 2
 
 
+def test_code_that_does_not_compile_costs_no_worker(sandbox: Sandbox) -> None:
+    before = [worker._process.pid for worker in sandbox._workers]
+    futures = [sandbox.submit(Program("def f(x) return", SQUARE, limits=SHORT)) for _ in range(200)]
+    found = {(future.result().status, future.result().detail[:11]) for future in futures}
+    assert found == {(Status.FAILED, "SyntaxError")}
+    assert [worker._process.pid for worker in sandbox._workers] == before
+
+
 def test_a_worker_that_dies_is_replaced_and_the_program_asked_again() -> None:
     with Sandbox(1, "landlock") as made:
         worker = made._workers[0]

@@ -165,7 +165,8 @@ def _begin(part: _Part, token: bytes) -> None:
     if said != _READY:
         said += part.report.recv(_MOST_REPORT)
         raise JailError(f"setting up: {said.decode(errors='replace')[:400]}")
-    part.report.send(token)
+    with suppress(BrokenPipeError):  # code that does not compile has ended already
+        part.report.send(token)
 
 
 def _report(part: _Part) -> bytes:

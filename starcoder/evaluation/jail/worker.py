@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -217,15 +217,28 @@ def _is_mapped(user: int) -> bool:
 def _namespaces(readable: tuple[str, ...], scratch: str) -> list[str]:
     """The command line of bubblewrap: a file tree with nothing in it but what programs and the supervisor read."""
     paths = (*SYSTEM, "/sys/devices/system/cpu", *readable, sys.prefix, sys.base_prefix, str(_ROOT / "starcoder"))
-    found = [Path(path) for path in dict.fromkeys(paths) if Path(path).exists()]
-    folders = dict.fromkeys(str(parent) for path in found for parent in reversed(path.parents) if parent != Path("/"))
+    places, links = _resolved(path for path in dict.fromkeys(paths) if Path(path).exists())
+    folders = [str(parent) for path in (*places, *links) for parent in reversed(path.parents) if parent != Path("/")]
     command = [str(shutil.which("bwrap")), "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     command += ["--unshare-cgroup-try", "--proc", "/proc", "--perms", "1777", "--tmpfs", "/tmp"]
-    for folder in ("/dev", *folders, scratch):
+    for folder in ("/dev", *dict.fromkeys(folders), scratch):
         command += ["--perms", "0755", "--dir", folder]
     for device in DEVICES:
         command += ["--dev-bind", device, device]
-    for path in found:
-        command += ["--symlink", str(path.readlink())] if path.is_symlink() else ["--ro-bind", str(path)]
-        command.append(str(path))
+    for link, target in links.items():
+        command += ["--symlink", target, str(link)]
+    for place in places:
+        command += ["--ro-bind", str(place), str(place)]
     return command
+
+
+def _resolved(paths: Iterable[str]) -> tuple[list[Path], dict[Path, str]]:
+    """What `paths` lead to, and the symbolic links on the way with their targets."""
+    places, links = dict[Path, None](), dict[Path, str]()
+    for text in paths:
+        path = Path(text)
+        while link := next((part for part in (*reversed(path.parents), path) if part.is_symlink()), None):
+            links[link] = str(link.readlink())
+            path = Path(os.path.normpath(link.parent / links[link] / path.relative_to(link)))
+        places[path] = None
+    return list(places), links
