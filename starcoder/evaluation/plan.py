@@ -10,6 +10,7 @@ from typing import Any
 from starcoder.errors import UserError
 from starcoder.evaluation import prompting
 from starcoder.evaluation.engines.base import Engine, Request, Sampling
+from starcoder.evaluation.engines.references import References
 from starcoder.evaluation.engines.samples import SamplesFile
 from starcoder.evaluation.presets import Preset
 from starcoder.evaluation.task import Executed, Likelihood, Problem, Task
@@ -113,7 +114,7 @@ class Plan:
     def _request(self, problem: Problem, samples: tuple[int, ...]) -> Request:
         text = self.style.apply(problem.prompt) if problem.suffix is None else problem.prompt
         stop = self.style.stop((*self.stop, *problem.stop)) if problem.suffix is None else (*self.stop, *problem.stop)
-        return Request(problem.id, text, problem.suffix, samples, stop)
+        return Request(problem.id, text, problem.suffix, samples, stop, problem.reference)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -241,11 +242,15 @@ def _notes(plan: Plan, n_whole: int, wishes: Wishes, engine: Engine, counts: Cou
         yield f"{len(plan.problems):,} of {n_whole:,} problems, no result of the whole benchmark"
     if counts is not None and len(counts) < len(plan.problems):
         yield f"{engine.name} has completions of {len(counts):,} of {len(plan.problems):,} problems"
+    yield from (f"{measure} is missing: {reason}" for measure, reason in plan.task.missing().items())
+    if isinstance(engine, References):
+        yield "the benchmark's own solutions, no model's"
+    if isinstance(engine, References | SamplesFile):
+        return
     usual = plan.task.defaults.max_new_tokens
-    if plan.sampling.max_new_tokens < usual and counts is None and not isinstance(plan.task, Likelihood):
+    if plan.sampling.max_new_tokens < usual and not isinstance(plan.task, Likelihood):
         yield f"completions of at most {plan.sampling.max_new_tokens} tokens (paper: {usual})"
     if truncated := engine.settings.get("truncated_prompts"):
         yield f"{truncated:,} prompts did not fit the window and lost what is farthest from the completion"
-    if plan.n_samples < plan.task.defaults.n_samples and counts is None:
+    if plan.n_samples < plan.task.defaults.n_samples:
         yield f"samples of each problem: {plan.n_samples} (paper: {plan.task.defaults.n_samples})"
-    yield from (f"{measure} is missing: {reason}" for measure, reason in plan.task.missing().items())

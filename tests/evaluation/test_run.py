@@ -16,6 +16,7 @@ from starcoder.errors import UserError
 from starcoder.evaluation import prompting
 from starcoder.evaluation.engines.base import Completion, Request, Sampling
 from starcoder.evaluation.engines.kit import KitEngine, open_kit
+from starcoder.evaluation.engines.references import References
 from starcoder.evaluation.evaluate import evaluate
 from starcoder.evaluation.plan import Plan, Wishes, plan_task, pose
 from starcoder.evaluation.results import Results, read_report
@@ -169,6 +170,21 @@ def test_completions_made_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "sums/7" in page
 
 
+def test_references_in_the_place_of_a_model(tmp_path: Path) -> None:
+    names = "tests.evaluation.sums:Sums,tests.evaluation.sums:Spelling"
+    evaluate(references=True, tasks=names, output=tmp_path / "out", workers=1)
+    sums, spelling = report_of(tmp_path / "out").tasks
+    assert sums.total is not None
+    assert spelling.total is not None
+    assert sums.total.measures["pass@1"].value == 1
+    assert spelling.total.measures["exact_match"].value == 1
+    assert sums.notes == ("the benchmark's own solutions, no model's",)
+    with pytest.raises(UserError, match="asks for probabilities: name a model"):
+        evaluate(references=True, tasks="tests.evaluation.sums:Surprise", output=tmp_path / "none")
+    with pytest.raises(UserError, match="no reference for its problem 'a': name a model"):
+        References().check([Request("a", "x", None, (0,))], 8, likelihood=False)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -190,7 +206,7 @@ def test_too_few_samples_for_k_and_no_model_or_two_are_one_line(tmp_path: Path) 
     with pytest.raises(UserError, match="pass@2 needs 2 samples"):
         evaluate(samples=samples, tasks="tests.evaluation.sums:Sums", k=[2], output=tmp_path / "out")
     for model, file in ((None, None), ("x", samples)):
-        with pytest.raises(UserError, match="a model, or --samples FILE"):
+        with pytest.raises(UserError, match="a model, or --samples FILE, or --references"):
             evaluate(model=model, samples=file)
     with pytest.raises(UserError, match="say --without_isolation if you mean it"):
         evaluate(samples=samples, isolation="none")

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 FIM_SPELLINGS = {
@@ -30,6 +30,7 @@ class Request:
         suffix: the text after the gap when the model is to infill (both are plain text then).
         samples: numbers of the samples.
         stop: texts that end a completion and are cut from it.
+        reference: the completion that the benchmark calls right; models do not see it.
     """
 
     problem: str
@@ -37,6 +38,7 @@ class Request:
     suffix: str | None
     samples: tuple[int, ...]
     stop: tuple[str, ...] = ()
+    reference: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
