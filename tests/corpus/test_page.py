@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 from collections import Counter
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -18,37 +17,7 @@ from starcoder.corpus.sampling import random_key
 from starcoder.corpus.survey import survey
 from starcoder.text import visible
 from tests.corpus.example import HOSTILE, documents, write_corpus
-
-VOID = {"meta", "input", "br", "rect"}
-
-
-class Page(HTMLParser):
-    """What a browser sees: elements with their attributes, and the text in each but its children's."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[tuple[str, str]] = []
-        self._open: list[int] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(len(self.texts))
-            self.texts.append((tag, ""))
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.texts[self._open.pop()][0] == tag
-
-    def handle_data(self, data: str) -> None:
-        if self._open:
-            tag, text = self.texts[self._open[-1]]
-            self.texts[self._open[-1]] = (tag, text + data)
-
-    def all(self, tag: str) -> list[str]:
-        return [text for name, text in self.texts if name == tag]
+from tests.pages import VOID, Page
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +123,7 @@ def test_differences_within_a_cluster(html: str) -> None:
     diff = list(difflib.unified_diff(wheel.content.splitlines(), changed.content.splitlines(), n=2, lineterm=""))[2:]
     page = Page(html)
     attributes = [attributes for tag, attributes in page.elements if tag not in VOID]
-    spans = [(given.get("class"), text) for given, (_, text) in zip(attributes, page.texts, strict=True)]
+    spans = [(given.get("class"), text) for given, (_, text) in zip(attributes, page.own, strict=True)]
     lines = [(kind, text) for kind, text in spans if kind in ("added", "removed", "hunk")]
     assert lines == [("hunk", diff[0]), ("removed", "-value_30 = 30"), ("added", "+another = 'line'")]
     assert "No line differs in the excerpts." in page.all("p")  # ada/engine/wheel2.py
@@ -170,7 +139,7 @@ def test_the_page_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         if (reason := Rejection("near-duplicate", f"o/r/{n}.x, Jaccard 0.70", "near-duplicates"))
     ]
     html = render(survey(write_corpus(tmp_path, {"train": train, "validation": [], "rejected": twins})), 5, 0)
-    texts = Page(html).all("pre")
+    texts = [text for tag, text in Page(html).own if tag == "pre"]
     assert 150 < len(texts) < 180
     assert sum(map(len, texts)) < 40_000
     assert html.count("stands for 2 files") == 10

@@ -8,7 +8,6 @@ import math
 import re
 from collections import Counter
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -21,9 +20,9 @@ from starcoder.evaluation.picture import draw
 from starcoder.evaluation.program import Status
 from starcoder.evaluation.report import compare, console, to_markdown, write_report
 from starcoder.evaluation.results import Estimate, Results, Row, Sample, TaskResult, read_report, to_json
+from tests.pages import Page
 
 HOSTILE = "</pre></details><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}\x1b[2J\u202e$x$|`*"
-VOID = {"meta", "input", "br", "rect"}
 
 
 def row(group: str, value: float, problems: int = 164, measure: str = "pass@1") -> Row:
@@ -77,46 +76,6 @@ def sample(number: int = 0, **changes: object) -> Sample:
         "stderr": "Traceback\nAssertionError",
     }
     return Sample(**values | changes)  # type: ignore[arg-type]
-
-
-class Page(HTMLParser):
-    """What a browser sees: elements with their attributes, and all text within each."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[tuple[str, str]] = []
-        self._open: list[int] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(len(self.texts))
-            self.texts.append((tag, ""))
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.texts[self._open.pop()][0] == tag
-
-    def handle_data(self, data: str) -> None:
-        for index in self._open:
-            tag, text = self.texts[index]
-            self.texts[index] = (tag, text + data)
-
-    def all(self, tag: str) -> list[str]:
-        return [text for name, text in self.texts if name == tag]
-
-    def table(self, index: int) -> list[list[str]]:
-        """The cells of a table; its elements come before those of the next."""
-        tables = [at for at, (tag, _) in enumerate(self.texts) if tag == "table"]
-        rows: list[list[str]] = []
-        for tag, text in self.texts[tables[index] : [*tables, None][index + 1]]:
-            if tag == "tr":
-                rows.append([])
-            if tag in ("td", "th"):
-                rows[-1].append(text)
-        return rows
 
 
 def test_the_json_is_read_back_as_it_was(tmp_path: Path) -> None:

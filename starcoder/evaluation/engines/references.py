@@ -1,4 +1,4 @@
-"""The benchmark's own solutions in a model's place: what comes out below 100 % is the machine's fault, or the data's."""
+"""The benchmarks' own solutions in a model's place: whatever fails is the fault of the machine, or of the data."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
