@@ -18,11 +18,11 @@ from typing_extensions import override
 from starcoder.errors import UserError
 from starcoder.evaluation import prompting
 from starcoder.evaluation.engines.kit import KitEngine
-from starcoder.evaluation.plan import Plan, Posed, Wishes, names_of, plan_task, pose
-from starcoder.evaluation.run import judge
+from starcoder.evaluation.plan import Plan, Wishes, names_of, plan_task, pose
+from starcoder.evaluation.run import completed, judged, key_of, measured
 from starcoder.evaluation.sandbox import Sandbox
 from starcoder.evaluation.score import measures
-from starcoder.evaluation.task import Executed, Likelihood
+from starcoder.evaluation.task import Likelihood
 
 
 class Evaluation(Callback):
@@ -32,7 +32,7 @@ class Evaluation(Callback):
     goes on as if nothing had been evaluated: samples have random numbers of their own.
 
     Args:
-        tasks: names of benchmarks that complete prompts, separated by commas, as for `starcoder evaluate`.
+        tasks: names of benchmarks, separated by commas, as for `starcoder evaluate`.
         data: folder of benchmark data.
         every_n_steps: optimizer steps between two evaluations.
         limit: problems of each row of a task's table, the first ones.
@@ -43,7 +43,7 @@ class Evaluation(Callback):
         workers: processes that run programs.
 
     Raises:
-        UserError: for what cannot be: a task without data, or one that asks for probabilities.
+        UserError: for what cannot be, such as a task without data.
     """
 
     def __init__(
@@ -62,9 +62,7 @@ class Evaluation(Callback):
             raise UserError(f"every_n_steps is {every_n_steps} and workers {workers}: both must be at least 1")
         self.wishes = Wishes(n_samples, temperature, max_new_tokens=max_new_tokens, limit=limit)
         self.every_n_steps, self.batch_size, self.workers = every_n_steps, batch_size, workers
-        self.posed: list[Posed] = pose(names_of(tasks, None), data, None)[0]
-        if wrong := [task.name for task, _ in self.posed if isinstance(task, Likelihood)]:
-            raise UserError(f"{', '.join(wrong)} asks for probabilities: while training, val_loss tells them")
+        self.posed = [pose(name, data, None) for name in names_of(tasks, None)]
         self._open = ExitStack()
         self._last = 0
 
@@ -76,10 +74,11 @@ class Evaluation(Callback):
             raise UserError("the callback Evaluation needs a TokenDataModule, whose tokenizer it uses")
         self.engine = KitEngine(pl_module.model, tokenizer, "in training", self.batch_size)  # type: ignore[arg-type]
         style = prompting.style("plain")
-        self.plans: list[Plan] = [plan_task(posed, self.wishes, style, 0, self.engine) for posed in self.posed]
-        self.sandbox = None
-        if trainer.is_global_zero and any(isinstance(plan.task, Executed) for plan in self.plans):
-            self.sandbox = self._open.enter_context(Sandbox(self.workers))
+        self.plans = [plan_task(posed, self.wishes, style, 0, self.engine) for posed in self.posed]
+        if trainer.is_global_zero and any(plan.task.runs for plan in self.plans):
+            sandbox = self._open.enter_context(Sandbox(self.workers))
+            for plan in self.plans:
+                plan.task.sandbox = sandbox
         self._last = trainer.global_step
 
     @override
@@ -95,12 +94,14 @@ class Evaluation(Callback):
 
     def evaluate(self, plan: Plan, judges: bool) -> dict[str, float]:
         """The measures of one task, by the name that they are logged under; none on a rank that does not judge."""
+        likelihood = isinstance(plan.task, Likelihood)
         # A cache that grows with every token would make compiled blocks compile again and again.
         with torch.compiler.set_stance("force_eager"):
-            completions = list(self.engine.complete(plan.requests(), plan.sampling))
+            rows = list(measured(plan, plan.problems, self.engine)) if likelihood else []
+            completions = list(completed(plan, plan.requests(), self.engine))
         if not judges:
             return {}
-        found = judge(plan, completions, self.sandbox)
+        found = {key_of(row): row for row in rows or judged(plan, completions)}
         return {f"{plan.task.name}/{name}": estimate.value for name, estimate in measures(plan, found).items()}
 
     @override

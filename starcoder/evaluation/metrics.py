@@ -120,11 +120,12 @@ class Accuracy(PerProblem):
 class PassAtK(PerProblem):
     """Share of problems that k samples solve: the unbiased estimate of Chen et al. 2021, 1 − C(n−c, k) / C(n, k).
 
-    `compute` gives an estimate for each k that no problem with samples has too few for.
+    `compute` gives an estimate for each k that some problem has samples enough for; problems with fewer are left out
+    of it (`Estimate.n` counts the rest).
 
     Args:
         n_problems: P.
-        k: how many samples; several at once share the resampled problems.
+        k: how many samples.
         seed: of the bootstrap.
     """
 
@@ -137,11 +138,8 @@ class PassAtK(PerProblem):
     def compute(self) -> dict[int, Estimate]:
         """Estimates by k."""
         n, c = self._seen()
-        possible = [k for k in self.k if len(n) and k <= n.min()]
-        if not possible:
-            return {}
-        values = torch.stack([pass_at_k(n, c, k) for k in possible], dim=1)  # (P, M)
-        return dict(zip(possible, estimate_means(values, self.seed), strict=True))
+        enough = {k: n >= k for k in self.k if (n >= k).any()}
+        return {k: estimate_means(pass_at_k(n[p], c[p], k)[:, None], self.seed)[0] for k, p in enough.items()}
 
 
 def pass_at_k(n: Tensor, c: Tensor, k: int) -> Tensor:
@@ -218,7 +216,10 @@ class WeightedMean(Metric):
             return {}
         found = self._summaries((totals.sum(0) / weights.sum(0))[None])
         resampled = self._summaries(resample(totals, weights, self.seed))
-        return {name: Estimate(float(found[name]), *interval(resampled[name]), len(totals)) for name in found}
+        n = dict(zip(self.measures, (weights > 0).sum(0).tolist(), strict=True))
+        return {
+            name: Estimate(float(found[name]), *interval(resampled[name]), n.get(name, len(totals))) for name in found
+        }
 
     def _summaries(self, means: Tensor) -> dict[str, Tensor]:
         """The summary of each row of means (R, M), by name, each (R,)."""

@@ -1,11 +1,10 @@
 """What an evaluation will do, settled and checked before the first token."""
 
-import inspect
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from starcoder.errors import UserError
 from starcoder.evaluation import prompting
@@ -20,6 +19,9 @@ PAPER_K = (1, 10, 100)
 """The k of the paper's pass@k."""
 Posed = tuple[Task, list[Problem]]
 """A task and all problems of it that can be judged on this machine."""
+Key = tuple[str, int]
+"""A problem's id and a sample's number."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,10 @@ class Plan:
         problems: those that will be posed.
         skipped: groups that cannot be judged here, each with the reason.
         n_samples: completions of each problem.
-        sampling: how tokens are chosen.
-        stop: stop strings of the task; problems and the style may have others.
+        sampling: how tokens are chosen; None when nothing is sampled: completions made elsewhere, or the references.
         k: the k of pass@k.
         style: what stands around a prompt.
+        counts: how many samples a problem has, where that differs; those that it does not name have none.
         notes: what a reader of the results must know.
     """
 
@@ -94,40 +96,43 @@ class Plan:
     problems: tuple[Problem, ...]
     skipped: dict[str, str]
     n_samples: int
-    sampling: Sampling
-    stop: tuple[str, ...]
+    sampling: Sampling | None
     k: tuple[int, ...]
     style: prompting.Style
+    counts: Mapping[str, int] | None = None
     notes: tuple[str, ...] = ()
 
-    def requests(self, done: Iterable[tuple[str, int]] = ()) -> list[Request]:
-        """What is still to be completed, given the (problem, sample) pairs that are there."""
+    def samples(self, problem: Problem) -> range:
+        """Numbers of the samples that there will be of a problem."""
+        return range(self.n_samples if self.counts is None else self.counts.get(problem.id, 0))
+
+    @property
+    def keys(self) -> set[Key]:
+        """All that will have a verdict."""
+        return {(problem.id, sample) for problem in self.problems for sample in self.samples(problem)}
+
+    def requests(self, done: Iterable[Key] = ()) -> list[Request]:
+        """What is still to be completed, given what is there."""
         if isinstance(self.task, Likelihood):
             return []
         done = set(done)
         wanted = {
-            problem.id: tuple(n for n in range(self.n_samples) if (problem.id, n) not in done)
+            problem.id: tuple(n for n in self.samples(problem) if (problem.id, n) not in done)
             for problem in self.problems
         }
         return [self._request(problem, wanted[problem.id]) for problem in self.problems if wanted[problem.id]]
 
     def _request(self, problem: Problem, samples: tuple[int, ...]) -> Request:
-        text = self.style.apply(problem.prompt) if problem.suffix is None else problem.prompt
-        stop = self.style.stop((*self.stop, *problem.stop)) if problem.suffix is None else (*self.stop, *problem.stop)
-        return Request(problem.id, text, problem.suffix, samples, stop, problem.reference)
+        stop = self.style.stop((*self.task.defaults.stop, *problem.stop))
+        return Request(problem.id, self.style.apply(problem.prompt), problem.suffix, samples, stop, problem.reference)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the samples, besides the model; fewer problems or samples are a part of the same."""
-        return {
-            "task": self.task.name,
-            "temperature": self.sampling.temperature,
-            "top_p": self.sampling.top_p,
-            "max_new_tokens": self.sampling.max_new_tokens,
-            "seed": self.sampling.seed,
-            "stop": list(self.stop),
-            "prompt": self.style.digest,
-        }
+        """What decides the samples, besides model and data; fewer problems or samples are a part of the same."""
+        known = {"task": self.task.name, "prompt": self.style.digest}
+        if self.sampling is None:
+            return known
+        return known | asdict(self.sampling) | {"stop": list(self.style.stop(self.task.defaults.stop))}
 
 
 def names_of(tasks: str, preset: Preset | None) -> list[str]:
@@ -147,34 +152,50 @@ def names_of(tasks: str, preset: Preset | None) -> list[str]:
     return list(dict.fromkeys(names)) or list(preset.tasks if preset else ["humaneval"])
 
 
-def pose(names: list[str], data: Path | None, python: str | None) -> tuple[list[Posed], list[str]]:
-    """The tasks with all problems that can be judged here.
+def possible(makers: Mapping[str, Callable[[], T]], every: bool) -> tuple[list[T], list[str]]:
+    """What can be made of several tasks.
 
     Args:
-        names: of the tasks.
+        makers: by the task's name.
+        every: whether every task was asked for; otherwise what cannot be made is an error.
+
+    Returns:
+        What was made, and why the rest is left out.
+
+    Raises:
+        UserError: the first one, unless every task was asked for and some can be made.
+    """
+    made, left_out = [], []
+    for name, make in makers.items():
+        try:
+            made.append(make())
+        except UserError as error:
+            if not every:
+                raise
+            left_out.append(f"skipped {name}: {error}")
+    if not made:
+        raise UserError("none of the tasks can be posed: name a folder of data with --data")
+    return made, left_out
+
+
+def pose(name: str, data: Path | None, python: str | None) -> Posed:
+    """A task with all problems that can be judged here.
+
+    Args:
+        name: of the task.
         data: folder of benchmark data.
         python: the interpreter that runs Python programs; some tasks ask what it can import.
 
-    Returns:
-        The tasks and their problems; and when every task was asked for, why others are left out.
-
     Raises:
-        UserError: when the data of a task is missing or damaged.
+        UserError: when its data is missing or damaged.
     """
-    posed, left_out = [], []
-    for name in names:
-        task = open_task(name)
-        if python and "python" in inspect.signature(type(task)).parameters:
-            task.python = python  # type: ignore[attr-defined]
-        try:
-            posed.append((task, task.problems(data)))
-        except UserError as error:
-            if len(names) < len(TASKS):
-                raise
-            left_out.append(f"skipped {name}: {error}")
-    if not posed:
-        raise UserError("there is data for none of the tasks: name a folder of it with --data")
-    return posed, left_out
+    task = open_task(name)
+    task.python = python or task.python
+    problems = task.problems(data)
+    if len({problem.id for problem in problems}) < len(problems):
+        twice, _ = Counter(problem.id for problem in problems).most_common(1)[0]
+        raise UserError(f"{task.name}: two problems are called {twice!r}: keep one file of them in the data")
+    return task, problems
 
 
 def plan_task(posed: Posed, wishes: Wishes, style: prompting.Style, seed: int, engine: Engine) -> Plan:
@@ -184,25 +205,37 @@ def plan_task(posed: Posed, wishes: Wishes, style: prompting.Style, seed: int, e
         UserError: when the settings do not go together, or the engine cannot do it.
     """
     task, whole = posed
+    if style.name not in task.styles:
+        raise UserError(f"{task.name} takes the prompt {' or '.join(task.styles)}, not {style.name}")
     problems, skipped = _chosen(task, whole, wishes)
+    sampled = not isinstance(engine, SamplesFile | References)
     counts = engine.counts if isinstance(engine, SamplesFile) else None
     n_samples = max(counts.values()) if counts else wishes.n_samples or 1
+    n_samples = 1 if isinstance(task, Likelihood) else n_samples
     fewest = min(counts.values()) if counts else n_samples
-    sampling, stop = _sampling(task, wishes, seed, engine), task.defaults.stop
-    plan = Plan(task, problems, skipped, n_samples, sampling, stop, _k(task, wishes, fewest), style)
-    engine.check(plan.requests(), sampling.max_new_tokens, isinstance(task, Likelihood))
-    return replace(plan, notes=tuple(_notes(plan, len(whole), wishes, engine, counts)))
+    sampling = _sampling(task, wishes, seed, engine) if sampled else None
+    plan = Plan(task, problems, skipped, n_samples, sampling, _k(task, wishes, fewest), style, counts)
+    engine.check(plan.requests(), sampling.max_new_tokens if sampling else 0, isinstance(task, Likelihood))
+    plan = replace(plan, notes=tuple(_notes(plan, whole, engine)))
+    if not plan.keys:
+        raise UserError(f"{engine.name} holds no samples of the problems that are asked for")
+    return plan
 
 
 def _chosen(task: Task, problems: list[Problem], wishes: Wishes) -> tuple[tuple[Problem, ...], dict[str, str]]:
     """The problems of the groups that are wished for, up to the limit, and the groups among them that are skipped."""
-    skipped, wished = task.skipped(), {group.lower() for group in wishes.groups}
-    known = {problem.group for problem in problems} | skipped.keys()
+    skipped, wished = task.skipped(), tuple(group.lower() for group in wishes.groups)
+    known = {problem.group for problem in problems} | (skipped.keys() if task.rows_skipped else set())
     if wished and known != {""}:
-        if unknown := wished - {group.lower() for group in known}:
+        if unknown := set(wished) - {group.lower() for group in known}:
             raise UserError(f"{task.name} has no group {', '.join(sorted(unknown))}, only {', '.join(sorted(known))}")
         problems = [problem for problem in problems if problem.group.lower() in wished]
-        skipped = {group: reason for group, reason in skipped.items() if group.lower() in wished}
+        parts = tuple(f"{group} " for group in wished)  # such as "Java with tuples"
+        skipped = {
+            name: reason
+            for name, reason in skipped.items()
+            if not task.rows_skipped or f"{name.lower()} ".startswith(parts)
+        }
     if not problems:
         raise UserError(f"{task.name}: no problem can be posed on this machine; {_reasons(skipped)}")
     kept, places = [], Counter[str]()
@@ -237,15 +270,19 @@ def _k(task: Task, wishes: Wishes, n_samples: int) -> tuple[int, ...]:
     return wishes.k or tuple(k for k in PAPER_K if k <= n_samples)
 
 
-def _notes(plan: Plan, n_whole: int, wishes: Wishes, engine: Engine, counts: Counter[str] | None) -> Iterable[str]:
-    if len(plan.problems) < n_whole:
-        yield f"{len(plan.problems):,} of {n_whole:,} problems, no result of the whole benchmark"
-    if counts is not None and len(counts) < len(plan.problems):
-        yield f"{engine.name} has completions of {len(counts):,} of {len(plan.problems):,} problems"
+def _notes(plan: Plan, whole: list[Problem], engine: Engine) -> Iterable[str]:
+    if len(plan.problems) < len(whole):
+        yield f"{len(plan.problems):,} of {len(whole):,} problems, no result of the whole benchmark"
+    if isinstance(engine, SamplesFile):
+        if unknown := engine.unknown((problem.id for problem in whole), bool(plan.task.skipped())):
+            yield f"{unknown:,} samples of {engine.name} are of problems that are skipped, or of none"
+        completed = sum(problem.id in engine.counts for problem in plan.problems)
+        if completed < len(plan.problems):
+            yield f"{engine.name} has completions of {completed:,} of {len(plan.problems):,} problems"
     yield from (f"{measure} is missing: {reason}" for measure, reason in plan.task.missing().items())
     if isinstance(engine, References):
         yield "the benchmark's own solutions, no model's"
-    if isinstance(engine, References | SamplesFile):
+    if plan.sampling is None:
         return
     usual = plan.task.defaults.max_new_tokens
     if plan.sampling.max_new_tokens < usual and not isinstance(plan.task, Likelihood):

@@ -5,9 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from starcoder.errors import UserError
 from starcoder.evaluation.program import Status
-from starcoder.evaluation.results import Results, Sample, TaskResult, read_report, to_json
+from starcoder.evaluation.results import Results, Sample, TaskResult, to_json
 from starcoder.evaluation.tables import (
     RECALLED,
     aligned,
@@ -15,10 +14,7 @@ from starcoder.evaluation.tables import (
     escaped,
     has_recalled,
     heading,
-    interval,
-    label,
     markdown,
-    number,
     sources,
 )
 from starcoder.storage import atomic_folder
@@ -121,30 +117,6 @@ def described(facts: Mapping[str, Any]) -> list[str]:
 def plain(value: Any) -> str:
     """A setting's value as text."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def compare(paths: Sequence[Path]) -> str:
-    """A table in Markdown of several reports side by side: a line for each row and measure, a column for each report.
-
-    Args:
-        paths: `report.json` files, or folders that hold one.
-
-    Raises:
-        UserError: when there are fewer than two, or one cannot be read.
-    """
-    if len(paths) < 2:
-        raise UserError("comparing needs at least two reports")
-    reports = [read_report(path) for path in paths]
-    found: dict[tuple[str, str, str], dict[int, str]] = {}
-    for column, report in enumerate(reports):
-        for task in report.tasks:
-            for row in task.table:
-                for measure, estimate in row.measures.items():
-                    text = f"{number(estimate.value, measure)} ({interval(estimate, measure)})"
-                    found.setdefault((task.title, label(task, row), measure), {})[column] = text
-    header = ["task", "group", "measure", *(report.model for report in reports)]
-    lines = [[*key, *(row.get(column, "–") for column in range(len(reports)))] for key, row in found.items()]
-    return markdown([header, *lines])
 
 
 def _bullets(lines: Sequence[str]) -> str:

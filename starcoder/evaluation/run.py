@@ -7,7 +7,7 @@ A task's folder holds `settings.json`, and for each process of the run `samples*
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -20,9 +20,9 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from starcoder.errors import UserError
-from starcoder.evaluation.engines.base import Completion, Engine
+from starcoder.evaluation.engines.base import Completion, Engine, Request, Sampling
 from starcoder.evaluation.journal import Journal, read_journals
-from starcoder.evaluation.plan import Plan
+from starcoder.evaluation.plan import Key, Plan
 from starcoder.evaluation.program import Result, Status
 from starcoder.evaluation.sandbox import Sandbox
 from starcoder.evaluation.task import Executed, Likelihood, Matched, Problem
@@ -30,7 +30,6 @@ from starcoder.rows import Row
 from starcoder.storage import atomic_file
 
 T = TypeVar("T")
-Key = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -73,18 +72,20 @@ class Share:
             dist.destroy_process_group()
 
 
-def prepare(folder: Path, samples: Row, verdicts: Row, fresh: bool) -> None:
+def prepare(folder: Path, plan: Plan, engine: Row, verdicts: Row, fresh: bool) -> None:
     """Make a task's folder ready to go on, or to begin.
 
     Args:
         folder: the task's folder.
-        samples: the settings that decide the samples.
+        plan: what to do.
+        engine: the engine's settings.
         verdicts: the settings that decide the verdicts; when they change, the samples are judged again.
         fresh: remove what is there.
 
     Raises:
-        UserError: when the samples there were made with other settings.
+        UserError: when the samples there were made with other settings, or of other problems.
     """
+    samples = plan.settings | {f"engine.{name}": value for name, value in engine.items()}
     path = folder / "settings.json"
     if fresh:
         _remove(folder, "samples*.jsonl", "verdicts*.jsonl", "settings.json")
@@ -94,6 +95,13 @@ def prepare(folder: Path, samples: Row, verdicts: Row, fresh: bool) -> None:
             f"{folder} holds samples made with another {', '.join(different)}: name another --output, or start over "
             "with --fresh"
         )
+    asked = {request.problem: request.digest for request in plan.requests()}
+    for row in read_journals(folder, "samples*.jsonl"):
+        if row["task_id"] in asked and row.get("request") != asked[row["task_id"]]:
+            raise UserError(
+                f"{folder} holds samples of other data, where {row['task_id']} asks for something else: name another "
+                "--output, or start over with --fresh"
+            )
     if old["verdicts"] != verdicts:
         _remove(folder, "verdicts*.jsonl")
     with atomic_file(path) as partial:
@@ -145,58 +153,70 @@ class Run:
         with ExitStack() as stack:
             share = stack.enter_context(Share.of_this_process())
             sandbox = None
-            if any(isinstance(plan.task, Executed) for plan in self.plans):
+            if any(plan.task.runs for plan in self.plans):
                 sandbox = stack.enter_context(Sandbox(workers or share.cores, isolation, strict, python))
             conditions = Conditions(str(sandbox.isolation) if sandbox else "", strict, python or "")
             for plan in self.plans if not share.rank else []:
-                samples = plan.settings | {f"engine.{name}": value for name, value in self.engine_settings.items()}
-                prepare(self.folder / plan.task.name, samples, asdict(conditions), fresh)
+                decisive = {"missing": plan.task.missing(), **(asdict(conditions) if plan.task.runs else {})}
+                prepare(self.folder / plan.task.name, plan, self.engine_settings, decisive, fresh)
             share.wait()
             for plan in self.plans:
-                _run_task(plan, self.engine, sandbox, self.folder / plan.task.name, share)
+                plan.task.sandbox = sandbox
+                _run_task(plan, self.engine, self.folder / plan.task.name, share)
             share.wait()
         return None if share.rank else conditions
 
 
-def _run_task(plan: Plan, engine: Engine, sandbox: Sandbox | None, folder: Path, share: Share) -> None:
+def _run_task(plan: Plan, engine: Engine, folder: Path, share: Share) -> None:
     if isinstance(plan.task, Likelihood):
-        _measure(plan, plan.task, engine, folder, share)
+        _measure(plan, engine, folder, share)
     else:
-        _generate(plan, engine, sandbox, folder, share)
+        _generate(plan, engine, folder, share)
 
 
 def verdicts(plan: Plan, folder: Path) -> dict[Key, Row]:
-    """What was found of each (problem, sample) of the plan; a later line overrides an earlier one."""
-    wanted = {(problem.id, sample) for problem in plan.problems for sample in range(plan.n_samples)}
-    found = {_key(row): row for row in read_journals(folder, "verdicts*.jsonl")}
-    return {key: found[key] for key in sorted(wanted & found.keys())}
+    """What was found of each (problem, sample) of the plan, judged by the data that there is."""
+    digests = {problem.id: problem.digest for problem in plan.problems}
+    found: dict[Key, Row] = {}
+    for row in read_journals(folder, "verdicts*.jsonl"):
+        failed = row.get("status") == Status.SANDBOX_ERROR  # another process may have judged it later, or before
+        if row.get("problem") == digests.get(row["task_id"]) and not (failed and key_of(row) in found):
+            found[key_of(row)] = row
+    return {key: found[key] for key in sorted(plan.keys & found.keys())}
 
 
 def completions(folder: Path) -> dict[Key, str]:
     """The samples, as they were generated."""
-    return {_key(row): row["completion"] for row in read_journals(folder, "samples*.jsonl")}
+    return {key_of(row): row["completion"] for row in read_journals(folder, "samples*.jsonl")}
 
 
-def _key(row: Row) -> Key:
+def key_of(row: Row) -> Key:
+    """The problem and the sample that a row of a journal is about."""
     return row["task_id"], row.get("sample", 0)
 
 
-def _generate(plan: Plan, engine: Engine, sandbox: Sandbox | None, folder: Path, share: Share) -> None:
+def _generate(plan: Plan, engine: Engine, folder: Path, share: Share) -> None:
     known = completions(folder)
-    judged = {key for key, row in verdicts(plan, folder).items() if row.get("status") != Status.SANDBOX_ERROR}
+    done = {key for key, row in verdicts(plan, folder).items() if row.get("status") != Status.SANDBOX_ERROR}
     problems = {problem.id: problem for problem in share.of(plan.problems)}
     requests = [request for request in plan.requests(known) if request.problem in problems]
-    kept = [key for key in known if key[0] in problems and key[1] < plan.n_samples]
+    kept = [key for key in sorted(known.keys() & plan.keys) if key[0] in problems]
     with share.journal(folder, "samples") as samples, share.journal(folder, "verdicts") as found:
-        judging = _Judge(plan, sandbox, found.append)
+        judging = _Judge(plan, found.append)
         for problem, sample in kept:
-            if (problem, sample) not in judged:
+            if (problem, sample) not in done:
                 judging.submit(problems[problem], sample, known[problem, sample])
         new = sum(len(request.samples) for request in requests)
-        for completion in tqdm(engine.complete(requests, plan.sampling), f"{plan.task.name}: samples", total=new):
-            samples.append(_sample_row(completion))
+        digests = {request.problem: request.digest for request in requests}
+        for completion in tqdm(completed(plan, requests, engine), f"{plan.task.name}: samples", total=new):
+            samples.append(_sample_row(completion) | {"request": digests[completion.problem]})
             judging.submit(problems[completion.problem], completion.sample, completion.text)
         judging.wait()
+
+
+def completed(plan: Plan, requests: Sequence[Request], engine: Engine) -> Iterator[Completion]:
+    """Yield the samples of `requests`."""
+    return engine.complete(requests, plan.sampling or Sampling(temperature=0.0, top_p=1.0, max_new_tokens=0))
 
 
 def _sample_row(completion: Completion) -> Row:
@@ -208,30 +228,34 @@ def _sample_row(completion: Completion) -> Row:
     }
 
 
-def judge(plan: Plan, completions: list[Completion], sandbox: Sandbox | None) -> dict[Key, Row]:
-    """What is found of completions that are not written anywhere, as `verdicts` tells it."""
+def _verdict_row(problem: Problem, sample: int) -> Row:
+    return {"task_id": problem.id, "sample": sample, "problem": problem.digest}
+
+
+def judged(plan: Plan, completions: list[Completion]) -> list[Row]:
+    """What is found of completions, as `verdicts` tells it."""
     found: list[Row] = []
-    judging = _Judge(plan, sandbox, found.append)
+    judging = _Judge(plan, found.append)
     problems = {problem.id: problem for problem in plan.problems}
     for completion in completions:
         judging.submit(problems[completion.problem], completion.sample, completion.text)
     judging.wait()
-    return {_key(row): row for row in found}
+    return found
 
 
 class _Judge:
     """Judges completions, programs in the sandbox's workers, and tells what it finds, in the order of the samples."""
 
-    def __init__(self, plan: Plan, sandbox: Sandbox | None, tell: Callable[[Row], None]) -> None:
-        self.plan, self.sandbox, self.tell = plan, sandbox, tell
+    def __init__(self, plan: Plan, tell: Callable[[Row], None]) -> None:
+        self.plan, self.tell = plan, tell
         self.running: deque[tuple[Problem, int, Future[Result]]] = deque()
 
     def submit(self, problem: Problem, sample: int, completion: str) -> None:
         task, text = self.plan.task, self.plan.style.extract(completion)
         if isinstance(task, Matched):
-            self.tell({"task_id": problem.id, "sample": sample, "scores": task.scores(problem, text)})
-        elif isinstance(task, Executed) and self.sandbox:
-            self.running.append((problem, sample, self.sandbox.submit(task.program(problem, text))))
+            self.tell(_verdict_row(problem, sample) | {"scores": task.scores(problem, text)})
+        elif isinstance(task, Executed) and task.sandbox:
+            self.running.append((problem, sample, task.sandbox.submit(task.program(problem, text))))
         while self.running and self.running[0][2].done():
             self._tell_next()
 
@@ -244,16 +268,23 @@ class _Judge:
         assert isinstance(self.plan.task, Executed)
         problem, sample, future = self.running.popleft()
         result = future.result()
-        row: Row = {"task_id": problem.id, "sample": sample, "passed": result.passed}
+        row = _verdict_row(problem, sample) | {"passed": result.passed}
         self.tell(row | asdict(result) | {"answer": self.plan.task.answer(problem, result)})
 
 
-def _measure(plan: Plan, task: Likelihood, engine: Engine, folder: Path, share: Share) -> None:
-    done = {problem for problem, _ in verdicts(plan, folder)}
-    problems = [problem for problem in share.of(plan.problems) if problem.id not in done]
+def _measure(plan: Plan, engine: Engine, folder: Path, share: Share) -> None:
+    done = verdicts(plan, folder)
+    problems = [problem for problem in share.of(plan.problems) if (problem.id, 0) not in done]
+    with share.journal(folder, "verdicts") as found:
+        for row in tqdm(measured(plan, problems, engine), plan.task.name, total=len(problems)):
+            found.append(row)
+
+
+def measured(plan: Plan, problems: Sequence[Problem], engine: Engine) -> Iterator[Row]:
+    """Yield what is found of problems that ask for probabilities, as `verdicts` tells it."""
+    task = plan.task
+    assert isinstance(task, Likelihood)
     requests = [task.requests(problem) for problem in problems]
     nats = engine.nats([pair for pairs in requests for pair in pairs])
-    with share.journal(folder, "verdicts") as found:
-        for problem, pairs in tqdm(zip(problems, requests, strict=True), task.name, total=len(problems)):
-            scores = task.scores(problem, list(islice(nats, len(pairs))))
-            found.append({"task_id": problem.id, "sample": 0, "scores": scores})
+    for problem, pairs in zip(problems, requests, strict=True):
+        yield _verdict_row(problem, 0) | {"scores": task.scores(problem, list(islice(nats, len(pairs))))}

@@ -1,23 +1,33 @@
 """From verdicts to the rows of a table."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
+from starcoder.errors import UserError
 from starcoder.evaluation.metrics import MajorityAtK, PassAtK, WeightedMean
-from starcoder.evaluation.plan import Plan
+from starcoder.evaluation.plan import Key, Plan
 from starcoder.evaluation.program import Status
 from starcoder.evaluation.results import Estimate, Row, Sample, TaskResult
-from starcoder.evaluation.run import Key, completions, verdicts
+from starcoder.evaluation.run import completions, verdicts
 from starcoder.evaluation.task import Executed, Likelihood, Matched, Problem, Task
 from starcoder.rows import Row as Verdict
 
 
 def task_result(plan: Plan, folder: Path) -> TaskResult:
-    """What was found of a task, from the verdicts in its folder."""
+    """What was found of a task, from the verdicts in its folder.
+
+    Raises:
+        UserError: when some are not there.
+    """
     found = verdicts(plan, folder)
+    if missing := len(plan.keys) - len(found):
+        raise UserError(
+            f"{folder} lacks the verdicts on {missing:,} of {len(plan.keys):,} samples: all processes must write into "
+            "one folder that they share; run the same command again"
+        )
     task = plan.task
     groups = dict.fromkeys(problem.group for problem in plan.problems)
     rows = [_row(plan, group, [p for p in plan.problems if p.group == group], found) for group in groups]
@@ -120,8 +130,8 @@ def _means(task: Matched | Likelihood, places: dict[str, int], judged: list[Verd
     return metric.compute()
 
 
-def _pairs(scores: dict[str, float | list[float]], names: Iterable[str]) -> Iterator[tuple[float, float]]:
+def _pairs(scores: Mapping[str, float | Sequence[float]], names: Iterable[str]) -> Iterator[tuple[float, float]]:
     """Each measure of a sample as a sum and its weight; a comparison's has the weight 1."""
     for name in names:
         score = scores.get(name, [0.0, 0.0])
-        yield (score[0], score[1]) if isinstance(score, list) else (score, 1.0)
+        yield (score[0], score[1]) if isinstance(score, Sequence) else (score, 1.0)

@@ -4,13 +4,18 @@ A task is a class in a module of its own; `starcoder.evaluation.tasks.TASKS` lis
 loop in `evaluate.py` does for all of them: sampling, running, resuming, counting and reporting.
 """
 
+import hashlib
+import json
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 from starcoder.evaluation.program import Program, Result
+from starcoder.evaluation.sandbox import Sandbox
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,11 @@ class Problem:
     stop: tuple[str, ...] = ()
     row: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    @cached_property
+    def digest(self) -> str:
+        """What tells it from a problem of the same name in other data."""
+        return hashlib.sha256(json.dumps(asdict(self), default=repr, sort_keys=True).encode()).hexdigest()[:16]
+
 
 @dataclass(frozen=True)
 class Defaults:
@@ -58,6 +68,12 @@ class Task(ABC):
         data: name of its folder in the folder of benchmark data; empty when it needs none.
         source: where a user gets that data, one line.
         defaults: the paper's settings.
+        styles: prompt styles (`prompting.STYLES`) that it may be asked in.
+        rows_skipped: whether what it skips are rows of its table.
+        runs: whether it needs a sandbox.
+        python: the interpreter that runs Python programs, settled before `problems`.
+        sandbox: the run's, lent to tasks that need one.
+        window: tokens of the model's window, when it is known; settled before anything is planned.
     """
 
     name: ClassVar[str]
@@ -66,6 +82,12 @@ class Task(ABC):
     data: ClassVar[str] = ""
     source: ClassVar[str] = ""
     defaults: ClassVar[Defaults] = Defaults()
+    styles: ClassVar[tuple[str, ...]] = ("plain",)
+    rows_skipped: ClassVar[bool] = True
+    runs: ClassVar[bool] = False
+    python: str = sys.executable
+    sandbox: Sandbox | None = None
+    window: int | None = None
 
     @abstractmethod
     def problems(self, folder: Path | None) -> list[Problem]:
@@ -95,6 +117,8 @@ class Task(ABC):
 
 class Executed(Task):
     """A benchmark whose completions are run; its measure is pass@k."""
+
+    runs = True
 
     @abstractmethod
     def program(self, problem: Problem, completion: str) -> Program:

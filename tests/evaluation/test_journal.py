@@ -10,7 +10,6 @@ from starcoder.evaluation.journal import Journal, read_journals
 def test_what_was_appended_is_read_back(tmp_path: Path) -> None:
     rows = [{"task_id": "a", "completion": "é\n\u2028\udc80"}, {"task_id": "b", "sample": 1}]
     with Journal(tmp_path / "made" / "samples.jsonl") as journal:
-        assert journal.rows == []
         for row in rows:
             journal.append(row)
     assert list(read_journals(tmp_path / "made", "samples*.jsonl")) == rows
@@ -24,7 +23,6 @@ def test_a_line_that_was_cut_is_dropped_and_the_next_one_stands_alone(tmp_path: 
         journal.append({"n": 2, "text": "x" * 20})
     path.write_bytes(path.read_bytes()[:-cut])
     with Journal(path) as journal:
-        assert journal.rows == [{"n": 1}]
         journal.append({"n": 3})
     assert [json.loads(line)["n"] for line in path.read_text().splitlines()] == [1, 3]
 

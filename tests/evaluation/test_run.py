@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from starcoder.evaluation import prompting
 from starcoder.evaluation.engines.base import Completion, Request, Sampling
 from starcoder.evaluation.engines.kit import KitEngine, open_kit
 from starcoder.evaluation.engines.references import References
-from starcoder.evaluation.evaluate import evaluate
+from starcoder.evaluation.evaluate import _folder_name, evaluate
 from starcoder.evaluation.plan import Plan, Wishes, plan_task, pose
 from starcoder.evaluation.results import Results, read_report
 from starcoder.evaluation.run import Run, completions, verdicts
 from starcoder.evaluation.score import task_result
 from tests.conftest import ROOT
+from tests.evaluation import sums
 
 TASKS = ("Sums", "Spelling", "Surprise")
 
@@ -33,7 +35,7 @@ def engine(folder: Path) -> KitEngine:
 
 
 def plans(engine: Any, *tasks: str, **wishes: Any) -> list[Plan]:
-    posed, _ = pose([f"tests.evaluation.sums:{task}" for task in tasks], None, None)
+    posed = [pose(f"tests.evaluation.sums:{task}", None, None) for task in tasks]
     return [plan_task(one, Wishes(**wishes), prompting.style("plain"), 0, engine) for one in posed]
 
 
@@ -80,14 +82,14 @@ class Reference:
 def test_a_whole_run_measures_what_is_right(tmp_path: Path) -> None:
     engine = Reference()
     found = run(engine, tmp_path, *TASKS, n_samples=2)
-    sums, spelling, surprise = (task_result(plan, tmp_path / plan.task.name) for plan in found)
-    assert sums.total is not None
-    assert [row.group for row in sums.rows] == ["even", "odd"]
-    assert sums.total.measures["pass@1"].value == 0.5
-    assert sums.total.measures["maj@2"].value == 1.0  # " 'x'" prints nothing, so that the right answer alone votes
-    assert (sums.total.n_problems, sums.total.n_samples) == (8, 16)
-    assert sums.verdicts == {"passed": 8, "failed": 8}
-    assert sums.skipped == {"imaginary": "there is no interpreter of it"}
+    added, spelling, surprise = (task_result(plan, tmp_path / plan.task.name) for plan in found)
+    assert added.total is not None
+    assert [row.group for row in added.rows] == ["even", "odd"]
+    assert added.total.measures["pass@1"].value == 0.5
+    assert added.total.measures["maj@2"].value == 1.0  # " 'x'" prints nothing, so that the right answer alone votes
+    assert (added.total.n_problems, added.total.n_samples) == (8, 16)
+    assert added.verdicts == {"passed": 8, "failed": 8}
+    assert added.skipped == {"imaginary": "there is no interpreter of it"}
     assert spelling.total is not None
     assert spelling.total.measures["exact_match"].value == 0.5
     assert spelling.verdicts == {"right": 8, "wrong": 8}
@@ -147,6 +149,40 @@ def test_a_verdict_that_the_machine_failed_to_find_is_sought_again(tmp_path: Pat
     assert result.total.n_samples == 7
     run(Reference(), tmp_path, "Sums")
     assert "sandbox_error" not in task_result(plan, tmp_path / "sums").verdicts
+    path.rename(tmp_path / "sums" / "verdicts-1.jsonl")  # that of another process, which is read first
+    write(path, [rows[0] | {"status": "sandbox_error", "passed": False}])
+    assert "sandbox_error" not in task_result(plan, tmp_path / "sums").verdicts
+
+
+def test_verdicts_that_are_nowhere_are_no_result(tmp_path: Path) -> None:
+    (plan,) = run(Reference(), tmp_path, "Sums")
+    path = tmp_path / "sums" / "verdicts.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-3]))
+    with pytest.raises(UserError, match="lacks the verdicts on 3 of 8 samples"):
+        task_result(plan, tmp_path / "sums")
+
+
+def test_other_data_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(Reference(), tmp_path, "Sums")
+    path = tmp_path / "sums" / "verdicts.jsonl"
+    changed = [replace(problem, reference=" 99") for problem in sums.problems()]
+    monkeypatch.setattr(sums, "problems", lambda: changed)
+    engine = Reference()
+    run(engine, tmp_path, "Sums")  # the same prompts, so the samples stay
+    assert engine.made == 0
+    assert path.read_text().count("\n") == 16
+    changed[3] = replace(changed[3], prompt="def g(x):")
+    with pytest.raises(UserError, match="holds samples of other data, where sums/3 asks for something else"):
+        run(Reference(), tmp_path, "Sums")
+    run(Reference(), tmp_path, "Sums", groups=("even",))
+
+
+def test_conditions_of_programs_leave_probabilities_alone(tmp_path: Path) -> None:
+    found = run(Reference(), tmp_path, "Sums", "Surprise")
+    before = (tmp_path / "surprise" / "verdicts.jsonl").read_bytes()
+    assert Run(found, Reference(), tmp_path).run(1, None, True, None, False) is not None
+    assert Run(found[1:], Reference(), tmp_path).run(1, None, False, None, False) is not None
+    assert (tmp_path / "surprise" / "verdicts.jsonl").read_bytes() == before
 
 
 def test_the_samples_do_not_depend_on_the_batch_size(tmp_path: Path, folder: Path) -> None:
@@ -160,7 +196,7 @@ def test_the_samples_do_not_depend_on_the_batch_size(tmp_path: Path, folder: Pat
 
 def test_completions_made_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"task_id": f"sums/{n}", "completion": f" {n}" if n < 6 else " 0"} for n in range(8) for _ in range(2)]
-    samples = write(tmp_path / "samples.jsonl", rows)
+    samples = write(tmp_path / "samples.jsonl", [*rows, {"task_id": "imaginary/0", "completion": ""}])
     evaluate(samples=samples, tasks="tests.evaluation.sums:Sums", output=tmp_path / "out", workers=1)
     (task,) = report_of(tmp_path / "out").tasks
     assert task.total is not None
@@ -168,17 +204,23 @@ def test_completions_made_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "imaginary skipped, no total" in capsys.readouterr().out
     page = (tmp_path / "out" / "report" / "index.html").read_text()
     assert "sums/7" in page
+    assert "temperature" not in task.settings
+    assert task.notes == ("1 samples of samples.jsonl are of problems that are skipped, or of none",)
+    evaluate(samples=samples, tasks="tests.evaluation.sums:Sums", limit=1, output=tmp_path / "two", workers=1)
+    assert [row.n_samples for row in report_of(tmp_path / "two").tasks[0].rows] == [2, 2]
+    with pytest.raises(UserError, match="without a model nothing is sampled: leave out n_samples, temperature"):
+        evaluate(samples=samples, temperature=0.2, n_samples=3)
 
 
 def test_references_in_the_place_of_a_model(tmp_path: Path) -> None:
     names = "tests.evaluation.sums:Sums,tests.evaluation.sums:Spelling"
     evaluate(references=True, tasks=names, output=tmp_path / "out", workers=1)
-    sums, spelling = report_of(tmp_path / "out").tasks
-    assert sums.total is not None
+    added, spelling = report_of(tmp_path / "out").tasks
+    assert added.total is not None
     assert spelling.total is not None
-    assert sums.total.measures["pass@1"].value == 1
+    assert added.total.measures["pass@1"].value == 1
     assert spelling.total.measures["exact_match"].value == 1
-    assert sums.notes == ("the benchmark's own solutions, no model's",)
+    assert added.notes == ("the benchmark's own solutions, no model's",)
     with pytest.raises(UserError, match="asks for probabilities: name a model"):
         evaluate(references=True, tasks="tests.evaluation.sums:Surprise", output=tmp_path / "none")
     with pytest.raises(UserError, match="no reference for its problem 'a': name a model"):
@@ -201,6 +243,14 @@ def test_a_samples_file_that_is_none(tmp_path: Path, text: str, words: str) -> N
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_is_named_after_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a")
+    assert _folder_name("b") == _folder_name("./b/") == "b"
+    assert _folder_name(".") == str(tmp_path / "a").strip("/").replace("/", "--")
+    assert _folder_name("bigcode/starcoder") == "bigcode--starcoder"
+
+
 def test_too_few_samples_for_k_and_no_model_or_two_are_one_line(tmp_path: Path) -> None:
     samples = write(tmp_path / "samples.jsonl", [{"task_id": "sums/0", "completion": " 0"}])
     with pytest.raises(UserError, match="pass@2 needs 2 samples"):
@@ -208,6 +258,8 @@ def test_too_few_samples_for_k_and_no_model_or_two_are_one_line(tmp_path: Path) 
     for model, file in ((None, None), ("x", samples)):
         with pytest.raises(UserError, match="a model, or --samples FILE, or --references"):
             evaluate(model=model, samples=file)
+    with pytest.raises(UserError, match="seed is -1, below 0"):
+        evaluate(samples=samples, seed=-1)
     with pytest.raises(UserError, match="say --without_isolation if you mean it"):
         evaluate(samples=samples, isolation="none")
     with pytest.raises(UserError, match="contradict"):

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 SHAPE = {"n_layer": 2, "n_head": 2, "n_embd": 32, "vocab_size": 512, "context_length": 64}
 GLOBAL_BATCH = 8
 EVALUATED: dict[str, Any] = {
-    "tasks": "tests.evaluation.sums:Sums,tests.evaluation.sums:Spelling",
+    "tasks": "tests.evaluation.sums:Sums,tests.evaluation.sums:Spelling,tests.evaluation.sums:Surprise",
     **{"limit": 2, "n_samples": 2, "temperature": 1.0, "max_new_tokens": 8, "batch_size": 3, "workers": 1},
 }
 

