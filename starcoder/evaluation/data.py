@@ -5,16 +5,31 @@ The folder has one sub-folder for each benchmark, the same as for `starcoder cor
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 from starcoder.errors import UserError, one_line
 from starcoder.rows import Row, read_rows
+
+
+class HubFile(NamedTuple):
+    """A file of a data set of the Hub.
+
+    Args:
+        repo: the data set, such as `openai/gsm8k`.
+        path: the file in it, such as `main/test-00000-of-00001.parquet`.
+        revision: the commit to read; None for the newest.
+    """
+
+    repo: str
+    path: str
+    revision: str | None = None
 
 
 def load_rows(
     folder: Path | None,
     name: str,
     pattern: str,
-    hub: tuple[str, str] | None = None,
+    hub: HubFile | None = None,
     fields: Collection[str] = (),
     source: str = "",
 ) -> list[Row]:
@@ -23,8 +38,9 @@ def load_rows(
     Args:
         folder: the folder of benchmark data, or None.
         name: the benchmark's sub-folder.
-        pattern: glob of its files there, read in the order of their names; else the Hub's file will do.
-        hub: data set and file in it, such as `("openai/gsm8k", "main/test-00000-of-00001.parquet")`.
+        pattern: glob of its files there, read in the order of their names; else the Hub's file will do, by its whole
+            path in the data set, since the parts of one often have files of the same name.
+        hub: the file that is downloaded.
         fields: what every row must have.
         source: where a user gets the data when it is not on the Hub.
 
@@ -36,7 +52,7 @@ def load_rows(
 
 
 def find_files(
-    folder: Path | None, name: str, pattern: str, hub: tuple[str, str] | None = None, source: str = ""
+    folder: Path | None, name: str, pattern: str, hub: HubFile | None = None, source: str = ""
 ) -> list[Path]:
     """The files that `load_rows` reads, at least one; see there.
 
@@ -44,13 +60,13 @@ def find_files(
         UserError: when there is none; it says where the data comes from.
     """
     if folder is not None:
-        names = [pattern] + ([f"**/{Path(hub[1]).name}"] if hub else [])
+        names = [pattern] + ([f"**/{hub.path}"] if hub else [])
         files = next((found for place in names if (found := sorted((folder / name).glob(place)))), [])
         if not files:
             raise UserError(f"no {pattern} in {folder / name}{_published(hub, source)}")
         return files
     if hub is not None:
-        return [_download(name, *hub)]
+        return [_download(name, hub)]
     raise UserError(
         f"{name} needs data: name the folder that holds {name}/{pattern} with --data{_published(hub, source)}"
     )
@@ -70,19 +86,19 @@ def checked(file: Path, rows: list[Row], fields: Collection[str]) -> list[Row]:
     return rows
 
 
-def _published(hub: tuple[str, str] | None, source: str) -> str:
+def _published(hub: HubFile | None, source: str) -> str:
     places = [source] if source else []
     if hub:
-        places.append(f"https://huggingface.co/datasets/{hub[0]} has the data")
+        places.append(f"https://huggingface.co/datasets/{hub.repo} has the data")
     return "".join(f"; {place}" for place in places)
 
 
-def _download(name: str, repo: str, file: str) -> Path:
+def _download(name: str, hub: HubFile) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(repo, file, repo_type="dataset"))
+        return Path(hf_hub_download(hub.repo, hub.path, repo_type="dataset", revision=hub.revision))
     except Exception as error:
         raise UserError(
-            f"{name} cannot be fetched from the Hub's {repo} ({one_line(error)}): name a folder of data with --data"
+            f"{name} cannot be fetched from the Hub's {hub.repo} ({one_line(error)}): name a folder of data with --data"
         ) from error

@@ -23,8 +23,9 @@ OF_EACH_VERDICT = 20
 SAMPLES = 400
 """Samples of the page at most, unless there are more verdicts than that."""
 CHARACTERS = 4000
-"""Length at which texts are cut, at most; all of them together have about `PAGE_CHARACTERS`."""
-PAGE_CHARACTERS = 2_000_000
+"""Length at which texts are cut, at most."""
+PAGE_CHARACTERS = 1_500_000
+"""Length of all texts together, at most; in HTML, a character takes up to five."""
 _TEXTS = ("prompt", "suffix", "completion", "expected", "stdout", "stderr", "detail")
 _ENDS = ("prompt", "stderr")  # the end is what matters: the text before the gap, the exception
 
@@ -32,7 +33,7 @@ _ENDS = ("prompt", "stderr")  # the end is what matters: the text before the gap
 def render(results: Results, samples: Iterable[Sample]) -> str:
     """Return the page as HTML; the parameters are those of `write_report`."""
     chosen = choose(samples)
-    characters = min(CHARACTERS, PAGE_CHARACTERS // max(1, len(chosen) * len(_TEXTS)))
+    characters = _fair_length([len(text) for sample in chosen for text in _texts(sample, CHARACTERS).values()])
     environment = Environment(
         loader=PackageLoader("starcoder.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -47,7 +48,7 @@ def render(results: Results, samples: Iterable[Sample]) -> str:
         report=report,
         tables=tables,
         titles={task.name: task.title for task in results.tasks},
-        samples=[_shortened(sample, characters) for sample in chosen],
+        samples=[replace(sample, **_texts(sample, characters)) for sample in chosen],
         most_of_each=OF_EACH_VERDICT,
         characters=characters,
     )
@@ -70,9 +71,19 @@ def _random(sample: Sample) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest())
 
 
-def _shortened(sample: Sample, characters: int) -> Sample:
-    cut: dict[str, Any] = {name: _cut(getattr(sample, name), characters, keep_end=name in _ENDS) for name in _TEXTS}
-    return replace(sample, **cut)
+def _fair_length(lengths: list[int]) -> int:
+    """Where to cut texts of these lengths so that all fit the page: short ones leave their room to the long ones."""
+    room = PAGE_CHARACTERS
+    for place, length in enumerate(sorted(lengths)):
+        share = room // (len(lengths) - place)
+        if length > share:
+            return min(share, CHARACTERS)
+        room -= length
+    return CHARACTERS
+
+
+def _texts(sample: Sample, characters: int) -> dict[str, Any]:
+    return {name: _cut(getattr(sample, name), characters, keep_end=name in _ENDS) for name in _TEXTS}
 
 
 def _cut(text: str, characters: int, keep_end: bool) -> str:

@@ -205,6 +205,7 @@ def plan_task(posed: Posed, wishes: Wishes, style: prompting.Style, seed: int, e
         UserError: when the settings do not go together, or the engine cannot do it.
     """
     task, whole = posed
+    task.window = engine.context_length
     if style.name not in task.styles:
         raise UserError(f"{task.name} takes the prompt {' or '.join(task.styles)}, not {style.name}")
     problems, skipped = _chosen(task, whole, wishes)
@@ -215,11 +216,23 @@ def plan_task(posed: Posed, wishes: Wishes, style: prompting.Style, seed: int, e
     fewest = min(counts.values()) if counts else n_samples
     sampling = _sampling(task, wishes, seed, engine) if sampled else None
     plan = Plan(task, problems, skipped, n_samples, sampling, _k(task, wishes, fewest), style, counts)
-    engine.check(plan.requests(), sampling.max_new_tokens if sampling else 0, isinstance(task, Likelihood))
+    if isinstance(task, Likelihood):
+        engine.check(_likelihoods(task, problems), 0, likelihood=True)
+    else:
+        engine.check(plan.requests(), sampling.max_new_tokens if sampling else 0, likelihood=False)
     plan = replace(plan, notes=tuple(_notes(plan, whole, engine)))
     if not plan.keys:
         raise UserError(f"{engine.name} holds no samples of the problems that are asked for")
     return plan
+
+
+def _likelihoods(task: Likelihood, problems: Iterable[Problem]) -> list[Request]:
+    """A request for each pair of a context, as its prompt, and a text, as its reference."""
+    return [
+        Request(problem.id, context, None, (0,), reference=text)
+        for problem in problems
+        for context, text in task.requests(problem)
+    ]
 
 
 def _chosen(task: Task, problems: list[Problem], wishes: Wishes) -> tuple[tuple[Problem, ...], dict[str, str]]:

@@ -49,7 +49,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Defaults:
-    """The paper's settings of a task, where the user says nothing else (each task cites its source)."""
+    """The paper's settings of a task (each cites its source).
+
+    They hold where the user says nothing else; only samples are then one a problem, and the report says so.
+    """
 
     n_samples: int = 1
     temperature: float = 0.2

@@ -91,6 +91,7 @@ class Engine(Protocol):
     def check(self, requests: Sequence[Request], max_new_tokens: int, likelihood: bool) -> None:
         """Refuse, before the first token, what cannot be done: infilling without sentinels, completions without room.
 
+        With `likelihood` the requests ask for no completion but for the probabilities of their references.
         Engines that hold the model themselves cut prompts that leave no room for `max_new_tokens`, on the left (and a
         suffix on the right), and count them in `settings["truncated_prompts"]`.
 

@@ -64,7 +64,10 @@ class LocalEngine(ABC):
         """Where the model is."""
 
     def check(self, requests: Sequence[Request], max_new_tokens: int, likelihood: bool) -> None:
-        """Refuse what cannot be done, and count the prompts that are cut; see `Engine.check`."""
+        """Refuse what cannot be done, and count the prompts that are cut; see `Engine.check`.
+
+        Of likelihoods, the prompts are the contexts and the references the texts whose nats will be asked for.
+        """
         truncated = 0
         for request in requests:
             if request.suffix is not None and self.sentinels is None:
@@ -76,7 +79,7 @@ class LocalEngine(ABC):
                     f"{self.name}'s window of {self.context_length} tokens: choose fewer"
                 )
             try:
-                truncated += self.prompt(request, max_new_tokens)[1]
+                truncated += self._cut(request, max_new_tokens, likelihood)
             except UserError as error:
                 raise UserError(f"{request.problem}: {error}") from None
         self.settings["truncated_prompts"] = truncated
@@ -95,9 +98,15 @@ class LocalEngine(ABC):
         cut = len(left) + len(right) < len(prefix) + len(suffix)
         return [*self.start, before, *left, after, *right, gap], cut
 
+    def _cut(self, request: Request, max_new_tokens: int, likelihood: bool) -> bool:
+        """Whether a request's prompt, or a text's context, does not fit the window."""
+        if likelihood:
+            return self._before(request.prompt, len(self.encode(request.reference)), self._width)[1]
+        return self.prompt(request, max_new_tokens)[1]
+
     def nats(self, pairs: Sequence[tuple[str, str]]) -> Iterator[list[float]]:
         """Yield the cross-entropies of each text's tokens after its context; see `Engine.nats`."""
-        width = self.context_length or 2048
+        width = self._width
         for some in batched(pairs, self.batch_size):
             windows = [(place, window) for place, pair in enumerate(some) for window in self._windows(*pair, width)]
             found: list[list[float]] = [[] for _ in some]
@@ -105,11 +114,21 @@ class LocalEngine(ABC):
                 found[place] += nats
             yield from found
 
+    @property
+    def _width(self) -> int:
+        return self.context_length or 2048
+
+    def _before(self, context: str, n_predicted: int, width: int) -> tuple[list[int], bool]:
+        """Ids before a text of that many tokens, and whether a part of its context had to be left out."""
+        ids = self.encode_prompt(context)
+        start = list(self.start) if ids or self.start else list(self.empty)
+        kept = _last(ids, max(1 - len(start), width + 1 - n_predicted - len(start)))
+        return [*start, *kept], len(kept) < len(ids)
+
     def _windows(self, context: str, text: str, width: int) -> list[Window]:
         """Windows of at most `width` + 1 tokens over a text and its context, overlapping by half."""
-        before, predicted = self.encode_prompt(context), self.encode(text)
-        start = list(self.start) if before or self.start else list(self.empty)
-        ids = [*start, *_last(before, max(1 - len(start), width + 1 - len(predicted) - len(start))), *predicted]
+        predicted = self.encode(text)
+        ids = [*self._before(context, len(predicted), width)[0], *predicted]
         windows: list[Window] = []
         first, done = 0, len(ids) - len(predicted)
         while done < len(ids):

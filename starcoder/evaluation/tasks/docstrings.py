@@ -38,7 +38,7 @@ class Docstrings(Matched):
     title = "Docstrings (infilling)"
     section = "§6.2.3"
     data = "code-to-text"
-    source = f"huggingface.co/datasets/{HUB[0]}"
+    source = f"huggingface.co/datasets/{HUB.repo}"
     defaults = Defaults(n_samples=1, temperature=0.0, max_new_tokens=128, stop=(QUOTES, "'''"))
     infilling = True
 

@@ -12,14 +12,13 @@ import functools
 import json
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from typing_extensions import override
 
 from starcoder.errors import UserError, one_line
-from starcoder.evaluation.data import load_rows
+from starcoder.evaluation.data import HubFile, load_rows
 from starcoder.evaluation.program import Limits, Program
 from starcoder.evaluation.task import Defaults, Executed, Problem
 from starcoder.rows import Row
@@ -68,6 +67,7 @@ DOWNLOADS = {
 LIMITS = Limits(timeout=60, memory_mb=4096, processes=512)
 """The authors allow 120 seconds of wall time; the slowest reference takes 10 of CPU time, the largest 0.7 GB."""
 
+_HUB = HubFile("xlangai/DS-1000", "test.jsonl")
 _OFFLINE = """import os, pathlib
 os.environ["SEABORN_DATA"] = os.environ["SCIKIT_LEARN_DATA"] = os.getcwd()
 pathlib.Path({name!r}).write_bytes({content!r})
@@ -82,11 +82,7 @@ _CALLED = re.compile(r"\n    # (([^\n=]+) = \w+\([^\n]*\))\n    ### BEGIN SOLUTI
 
 
 class DS1000Completion(Executed):
-    """The prompt is the question and the code up to the solution.
-
-    Args:
-        python: the interpreter that runs the programs; by default this one.
-    """
+    """The prompt is the question and the code up to the solution."""
 
     name = "ds1000-completion"
     title = "DS-1000 completion"
@@ -96,8 +92,7 @@ class DS1000Completion(Executed):
     # The harness counts the prompt into its 1,024 tokens; the completion alone can only have more room.
     defaults = Defaults(n_samples=40, max_new_tokens=1024, stop=("</code>", "# SOLUTION END"))
 
-    def __init__(self, python: str = sys.executable) -> None:
-        self.python = python
+    def __init__(self) -> None:
         self._unfetched: dict[str, str] = {}
 
     @override
@@ -115,7 +110,7 @@ class DS1000Completion(Executed):
             UserError: when there is no data, or a row of it is not one of DS-1000's.
         """
         fields = ("prompt", "reference_code", "code_context", "metadata")
-        rows = load_rows(folder, self.data, "ds1000.jsonl*", ("xlangai/DS-1000", "test.jsonl"), fields)
+        rows = load_rows(folder, self.data, "ds1000.jsonl*", _HUB, fields)
         files = _read_downloads(folder)
         return [self._problem(number, row, files) for number, row in enumerate(rows, start=1)]
 

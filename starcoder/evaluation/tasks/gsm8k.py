@@ -16,12 +16,12 @@ from typing import Any
 from typing_extensions import override
 
 from starcoder.errors import UserError
-from starcoder.evaluation.data import load_rows
+from starcoder.evaluation.data import HubFile, load_rows
 from starcoder.evaluation.program import Program, Result
 from starcoder.evaluation.task import Defaults, Executed, Problem
 from starcoder.rows import Row
 
-_HUB = ("openai/gsm8k", "main/test-00000-of-00001.parquet")
+_HUB = HubFile("openai/gsm8k", "main/test-00000-of-00001.parquet")
 _QUESTION = "{question}"
 _ANSWER = "#### "
 _MARK = "\nanswer: "

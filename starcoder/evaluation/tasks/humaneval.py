@@ -15,6 +15,7 @@ from typing_extensions import override
 from starcoder.errors import UserError
 from starcoder.evaluation.data import checked, load_rows
 from starcoder.evaluation.program import Program
+from starcoder.evaluation.prompting import STYLES
 from starcoder.evaluation.task import Defaults, Executed, Problem
 from starcoder.rows import Row, read_rows
 
@@ -36,6 +37,8 @@ class HumanEval(Executed):
         max_new_tokens=512,
         stop=("\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "\n```"),
     )
+
+    styles = STYLES
 
     @override
     def problems(self, folder: Path | None) -> list[Problem]:

@@ -10,7 +10,8 @@ The files of a held-out repository are put one after another, and two things are
       @8K     [---------------- before --------------][== region ==]
 
 Windows are counted in characters, three to a token (StarCoder's tokenizer has about as many on code), because only the
-engine knows tokens: so every model reads the same text. What does not fit into a model's window is cut on the left.
+engine knows tokens: so every model reads the same text. Positions and windows beyond a model's own are left out; in one
+of 8K, text of more than 8K tokens loses its beginning.
 """
 
 import math
@@ -32,8 +33,10 @@ POSITIONS = (0, 256, 512, 1024, 2048, 4096, 8192)
 """Bounds, in tokens, between which nats are averaged."""
 TOKEN = 3
 """Characters that stand for a token where only characters can be counted."""
-REGION, SHORT, LONG = (1024 * TOKEN, 2048 * TOKEN, 8192 * TOKEN)
-"""Characters of the region, and of the windows that end with it."""
+WINDOWS = (2048, 8192)
+"""Tokens of the windows that end with the region."""
+REGION, SHORT, LONG = (1024 * TOKEN, WINDOWS[0] * TOKEN, WINDOWS[1] * TOKEN)
+"""Characters of the region and of those windows."""
 CURVE = 8192 * 5
 """Characters of the text for perplexity by position: enough for 8,192 tokens of the densest code."""
 
@@ -66,18 +69,39 @@ class LongContext(Likelihood):
     def requests(self, problem: Problem) -> list[tuple[str, str]]:
         text = problem.prompt
         region = text[LONG - REGION : LONG]
-        return [("", text), (text[LONG - SHORT : LONG - REGION], region), (text[: LONG - REGION], region)]
+        before = [text[LONG - tokens * TOKEN : LONG - REGION] for tokens in WINDOWS if self._holds(tokens)]
+        return [("", text), *((context, region) for context in before)]
 
     @override
     def scores(self, problem: Problem, nats: Sequence[Sequence[float]]) -> dict[str, tuple[float, float]]:
-        curve, short, long = nats
-        parts = {f"perplexity {low}-{high}": curve[low:high] for low, high in pairwise(POSITIONS)}
-        parts |= {"perplexity@2K": short, "perplexity@8K": long}
+        curve, *regions = nats
+        bounds = [(low, high) for low, high in pairwise(POSITIONS) if self._holds(high)]
+        parts = {_between(low, high): curve[low:high] for low, high in bounds}
+        parts |= dict(zip((_within(tokens) for tokens in WINDOWS if self._holds(tokens)), regions, strict=True))
         return {name: (math.fsum(part), len(part)) for name, part in parts.items() if part}
+
+    @override
+    def missing(self) -> dict[str, str]:
+        measures = {_between(low, high): high for low, high in pairwise(POSITIONS)}
+        measures |= {_within(tokens): tokens for tokens in WINDOWS}
+        reason = f"the model's window holds {self.window} tokens"
+        return {name: reason for name, tokens in measures.items() if not self._holds(tokens)}
+
+    def _holds(self, tokens: int) -> bool:
+        """Whether the model's window has that many tokens, which goes for one that is not known."""
+        return self.window is None or tokens <= self.window
 
     @override
     def summary(self, means: Mapping[str, float]) -> dict[str, float]:
         return {name: math.exp(mean) for name, mean in means.items()}
+
+
+def _between(low: int, high: int) -> str:
+    return f"perplexity {low}-{high}"
+
+
+def _within(tokens: int) -> str:
+    return f"perplexity@{tokens // 1024}K"
 
 
 def _repositories(documents: "Sequence[Document]") -> Iterator[Problem]:

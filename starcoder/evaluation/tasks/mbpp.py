@@ -10,13 +10,14 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from starcoder.evaluation.data import load_rows
+from starcoder.evaluation.data import HubFile, load_rows
 from starcoder.evaluation.program import Limits, Program
+from starcoder.evaluation.prompting import STYLES
 from starcoder.evaluation.task import Defaults, Executed, Problem
 from starcoder.rows import Row
 
 _TEST = range(11, 511)
-_HUB = ("google-research-datasets/mbpp", "full/test-00000-of-00001.parquet")
+_HUB = HubFile("google-research-datasets/mbpp", "full/test-00000-of-00001.parquet")
 _LIMITS = Limits(timeout=10)
 """The slowest reference, MBPP/123, takes 3 seconds: as many as the harness allows, so that its verdict is a coin's."""
 
@@ -36,6 +37,8 @@ class MBPP(Executed):
         max_new_tokens=512,
         stop=("\nclass", "\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```"),
     )
+
+    styles = STYLES
 
     @override
     def problems(self, folder: Path | None) -> list[Problem]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing_extensions import override
 
 from starcoder.errors import UserError
-from starcoder.evaluation.data import checked, find_files, load_rows
+from starcoder.evaluation.data import HubFile, checked, find_files, load_rows
 from starcoder.evaluation.task import Likelihood, Problem
 from starcoder.rows import Row, read_csv
 
@@ -80,7 +80,7 @@ class MMLU(Likelihood):
 def _rows(folder: Path | None, split: str, source: str) -> list[Row]:
     """The questions of "dev" or "test", as the Hub's data set has them."""
     if folder is None or not (folder / "mmlu" / split).is_dir():
-        hub = (_HUB, f"all/{split}-00000-of-00001.parquet")
+        hub = HubFile(_HUB, f"all/{split}-00000-of-00001.parquet")
         return load_rows(folder, "mmlu", f"all/{split}-*.parquet", hub, _FIELDS)
     return list(_csv_rows(find_files(folder, "mmlu", f"{split}/*_{split}.csv", source=source), split))
 

@@ -19,15 +19,17 @@ from typing import ClassVar
 from typing_extensions import override
 
 from starcoder.errors import UserError
-from starcoder.evaluation.data import load_rows
+from starcoder.evaluation.data import HubFile, load_rows
 from starcoder.evaluation.languages import LANGUAGES, javatuples, missing
 from starcoder.evaluation.program import Limits, Program
+from starcoder.evaluation.prompting import STYLES
 from starcoder.evaluation.task import Defaults, Executed, Problem
 from starcoder.rows import Row
 
 TITLES = {**{name: toolchain.title for name, toolchain in LANGUAGES.items()}, "py": "Python"}
 """The languages of MultiPL-E by their names in its files, and as the paper's tables write them."""
 
+_REVISION = "28441b6024e71d4a1c1c0f6bf171c935cd5a43f2"  # of the data set, as the harness has it
 _FIELDS = ("name", "prompt", "tests", "stop_tokens")
 _LIMITS = Limits(timeout=15.0)
 _TUPLES_IMPORT = "import org.javatuples.*;\n"
@@ -86,7 +88,7 @@ class MultiPLE(Executed):
 
     def _translated(self, folder: Path | None, language: str) -> list[Problem]:
         file = f"{self.benchmark}-{language}-reworded.json"
-        hub = ("nuprl/MultiPL-E", f"{self.benchmark}-{language}/test-00000-of-00001.parquet")
+        hub = HubFile("nuprl/MultiPL-E", f"{self.benchmark}-{language}/test-00000-of-00001.parquet", _REVISION)
         rows = load_rows(folder, self.data, file, hub, fields=_FIELDS, source=self.source)
         return [self._problem(row, language) for row in rows if language != "java" or javatuples() or not _tuples(row)]
 
@@ -122,6 +124,7 @@ class MBPPPaper(MBPPMultiPLE):
     name = "mbpp-paper"
     title = "MBPP (MultiPL-E's 397 problems)"
     section = "§6.1.1"
+    styles = STYLES
 
     def __init__(self) -> None:
         super().__init__(("py",))

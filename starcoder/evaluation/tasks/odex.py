@@ -20,7 +20,7 @@ from typing import Any
 from typing_extensions import override
 
 from starcoder.errors import UserError, one_line
-from starcoder.evaluation.data import load_rows
+from starcoder.evaluation.data import HubFile, load_rows
 from starcoder.evaluation.program import Program
 from starcoder.evaluation.task import Defaults, Executed, Problem
 from starcoder.rows import Row
@@ -32,17 +32,14 @@ _IMPORT = re.compile(r"^\s*(?:import|from)\s+(\w+)", re.MULTILINE)
 
 
 class ODEX(Executed):
-    """The 945 problems but for those whose libraries are missing, a row of the table for each language.
-
-    Args:
-        python: the interpreter that runs the programs; by default this one.
-    """
+    """The 945 problems but for those whose libraries are missing, a row of the table for each language."""
 
     name = "odex"
     title = "ODEX"
     section = "§6.1.3"
     data = "odex"
     source = "the folder data of github.com/zorazrw/odex, or huggingface.co/datasets/neulab/odex"
+    rows_skipped = False
     defaults = Defaults(
         n_samples=200,
         temperature=0.2,
@@ -51,8 +48,7 @@ class ODEX(Executed):
         stop=("###", "\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif"),
     )
 
-    def __init__(self, python: str = sys.executable) -> None:
-        self.python = python
+    def __init__(self) -> None:
         self._skipped: dict[str, list[str]] = {}
 
     @override
@@ -111,7 +107,7 @@ def libraries(row: Mapping[str, Any]) -> set[str]:
 
 def _rows(folder: Path | None, language: str) -> list[Row]:
     file = f"{language}_test.jsonl"
-    return load_rows(folder, "odex", f"{file}*", ("neulab/odex", file), fields=_FIELDS)
+    return load_rows(folder, "odex", f"{file}*", HubFile("neulab/odex", file), fields=_FIELDS)
 
 
 def _problem(language: str, number: int, row: Row) -> Problem:

@@ -21,10 +21,10 @@ from textwrap import indent
 from typing_extensions import override
 
 from starcoder.errors import UserError
-from starcoder.evaluation.data import load_rows
+from starcoder.evaluation.data import HubFile, load_rows
 from starcoder.evaluation.task import Defaults, Matched, Problem
 
-HUB = ("google/code_x_glue_ct_code_to_text", "python/test-00000-of-00001.parquet")
+HUB = HubFile("google/code_x_glue_ct_code_to_text", "python/test-00000-of-00001.parquet")
 PATTERN = "python/test*"
 _UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 
@@ -36,7 +36,7 @@ class ReturnTypes(Matched):
     title = "Python return types"
     section = "§6.2.3"
     data = "code-to-text"
-    source = f"huggingface.co/datasets/{HUB[0]}"
+    source = f"huggingface.co/datasets/{HUB.repo}"
     defaults = Defaults(n_samples=1, temperature=0.2, top_p=0.95, max_new_tokens=32, stop=(":",))
 
     @override

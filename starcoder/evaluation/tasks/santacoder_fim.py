@@ -13,12 +13,12 @@ from pathlib import Path
 from typing_extensions import override
 
 from starcoder.errors import UserError
-from starcoder.evaluation.data import load_rows
+from starcoder.evaluation.data import HubFile, load_rows
 from starcoder.evaluation.task import Defaults, Matched, Problem
 from starcoder.rows import Row
 
 _GROUPS = {"java": "Java", "js": "JavaScript", "py": "Python"}
-_HUB = ("bigcode/santacoder-fim-task", "data/train-00000-of-00001-b6ec1fdd66018baa.parquet")
+_HUB = HubFile("bigcode/santacoder-fim-task", "data/train-00000-of-00001-b6ec1fdd66018baa.parquet")
 
 
 class SantaCoderFIM(Matched):

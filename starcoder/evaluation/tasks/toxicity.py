@@ -6,9 +6,9 @@ below one half, which the paper speaks of. Three measures: `offensive`, response
 `toxic`, responses that a classifier holds for more toxic than not; `toxicity`, the mean of its scores.
 
 Data: `real-toxicity-prompts/*.jsonl` of the authors or the Hub (`allenai/real-toxicity-prompts`): `prompt`, an object
-with `text` and `toxicity`. Beside it, each measured only where it is there: `words.txt`, a word or phrase a line (the
-paper took that of ParlAI's OffensiveStringMatcher), and the folder `classifier`, a sequence classifier for transformers
-with a label "hate" or "toxic". Without that folder the paper's classifier is taken from the Hub's cache.
+with `text` and `toxicity`. Beside it, one of them or both: `words.txt`, a word or phrase a line (the paper took that of
+ParlAI's OffensiveStringMatcher), and the folder `classifier`, a sequence classifier for transformers with a label
+"hate" or "toxic". Without that folder the paper's classifier is taken from the Hub's cache.
 """
 
 import re
@@ -19,14 +19,14 @@ from typing import Any
 from typing_extensions import override
 
 from starcoder.errors import UserError, one_line
-from starcoder.evaluation.data import load_rows
+from starcoder.evaluation.data import HubFile, load_rows
 from starcoder.evaluation.task import Defaults, Matched, Problem
 from starcoder.rows import Row
 
 PROMPTS = 10_000
 CLASSIFIER = "facebook/roberta-hate-speech-dynabench-r4-target"
 _LABELS = ("hate", "toxic")
-_HUB = ("allenai/real-toxicity-prompts", "prompts.jsonl")
+_HUB = HubFile("allenai/real-toxicity-prompts", "prompts.jsonl")
 
 
 class Toxicity(Matched):
@@ -36,7 +36,7 @@ class Toxicity(Matched):
     title = "RealToxicityPrompts"
     section = "§7.3.2"
     data = "real-toxicity-prompts"
-    source = f"huggingface.co/datasets/{_HUB[0]}"
+    source = f"huggingface.co/datasets/{_HUB.repo}"
     defaults = Defaults(n_samples=1, temperature=1.0, top_p=0.95, max_new_tokens=64)
     non_toxic_only = False
 
@@ -50,6 +50,8 @@ class Toxicity(Matched):
         beside = folder / self.data if folder else None
         self._is_offensive = word_list(beside / "words.txt") if beside else None
         self._toxicity = classifier(beside / "classifier" if beside else None)
+        if not (self._is_offensive or self._toxicity):
+            raise UserError(f"{self.name} can measure nothing: {'; '.join(dict.fromkeys(self.missing().values()))}")
         wanted = [number for number, row in enumerate(rows) if not self.non_toxic_only or _non_toxic(row)]
         return [Problem(str(number), _text(number, rows[number])) for number in wanted[:PROMPTS]]
 
@@ -57,9 +59,9 @@ class Toxicity(Matched):
     def missing(self) -> dict[str, str]:
         absent = {}
         if not self._is_offensive:
-            absent["offensive"] = f"there is no list of words {self.data}/words.txt in the data"
+            absent["offensive"] = f"there is no list of words: write {self.data}/words.txt in the folder of data"
         if not self._toxicity:
-            place = f"put one into {self.data}/classifier"
+            place = f"put one into {self.data}/classifier there"
             reason = f"there is no classifier: fetch {CLASSIFIER} with `hf download`, or {place}"
             absent |= {"toxic": reason, "toxicity": reason}
         return absent

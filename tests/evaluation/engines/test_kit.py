@@ -113,6 +113,23 @@ def test_prompts_that_do_not_fit_lose_what_is_farthest_from_the_gap(engine: KitE
     ]
 
 
+def test_contexts_that_do_not_fit_are_counted(engine: KitEngine) -> None:
+    """As for prompts: with a context of the window's size and one token more to predict, all of it is read."""
+    encode, context = engine.tokenizer.encode, "return a + b\n" * 30
+    text = "".join(engine.tokenizer.decode(encode(context)[-CONFIG.context_length :]))
+    fits = len(encode(text)) == CONFIG.context_length
+    assert fits
+    pairs = [(context, "x"), (text, "x"), (text, "xx x"), ("", context), ("ab", context), ("ab", "x")]
+    requests = [Request(str(n), before, None, (0,), reference=after) for n, (before, after) in enumerate(pairs)]
+    cut = []
+    for request in requests:
+        engine.check([request], 0, likelihood=True)
+        cut.append(engine.settings["truncated_prompts"])
+    assert cut == [1, 0, 1, 0, 1, 0]
+    engine.check(requests, 0, likelihood=True)
+    assert engine.settings["truncated_prompts"] == 3
+
+
 @pytest.mark.parametrize(("suffix", "largest"), [(None, 63), ("", 61)])
 def test_completions_must_leave_room_for_a_prompt(engine: KitEngine, suffix: str | None, largest: int) -> None:
     requests = [Request("HumanEval/7", "def f(" * 99, suffix, (0,))]

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from starcoder.errors import UserError
+from starcoder.evaluation.metrics import WeightedMean
 from starcoder.evaluation.task import Likelihood, Problem
 from starcoder.evaluation.tasks.bias import CrowSPairs, StereoSet
 
@@ -30,8 +32,9 @@ def row_of(
     task: Likelihood, problems: Sequence[Problem], nats: Sequence[Sequence[Sequence[float]]]
 ) -> dict[str, float]:
     """A table's row, as the report makes it: Σ sum / Σ weight of each measure, and their summary."""
-    scores = [task.scores(*pair) for pair in zip(problems, nats, strict=True)]
-    return task.summary({name: sum(s[name][0] for s in scores) / sum(s[name][1] for s in scores) for name in scores[0]})
+    scores = [score for pair in zip(problems, nats, strict=True) for score in task.scores(*pair).items()]
+    found = {name: [pair for other, pair in scores if other == name] for name, _ in scores}
+    return task.summary({name: sum(s for s, _ in pairs) / sum(w for _, w in pairs) for name, pairs in found.items()})
 
 
 def test_stereoset_is_averaged_over_target_words(tmp_path: Path) -> None:
@@ -50,6 +53,28 @@ def test_stereoset_is_averaged_over_target_words(tmp_path: Path) -> None:
     lms, ss = ((1 + 0.5) / 2 + 0) / 2, ((0 + 1) / 2 + 1) / 2
     found = row_of(StereoSet(), problems, nats)
     assert found == {"lms": lms, "ss": ss, "icat": pytest.approx(lms * min(ss, 1 - ss) / 0.5)}
+
+
+def test_a_limited_run_weighs_only_what_it_scores(tmp_path: Path) -> None:
+    """Of three clusters about a nurse and one about a clerk, two and one are scored."""
+    targets = ("nurse", "nurse", "clerk", "nurse")
+    problems = StereoSet().problems(write(tmp_path, *(cluster(n, target) for n, target in enumerate(targets))))
+    stereotype, anti = [[2.0], [1.0], [3.0]], [[1.0], [2.0], [3.0]]
+    found = row_of(StereoSet(), problems[:3], [stereotype, stereotype, anti])
+    assert found == {"lms": 1.0, "ss": 0.5, "icat": 1.0}
+    metric = WeightedMean(
+        3, ["lms gender nurse", "lms gender clerk", "ss gender nurse", "ss gender clerk"], StereoSet().summary
+    )
+    one_each = torch.tensor([[1.0, 0, 1, 0], [1, 0, 1, 0], [0, 1, 0, 1]])
+    metric.update(torch.arange(3), one_each * torch.tensor([1, 1, 1, 0]), one_each)
+    estimate = metric.compute()["ss"]  # a resample may draw no clerk: then the nurses alone count
+    assert (estimate.value, estimate.low, estimate.high) == (0.5, 0.0, 1.0)
+
+
+def test_a_word_of_two_domains_is_two_targets(tmp_path: Path) -> None:
+    problems = StereoSet().problems(write(tmp_path, cluster(0, "he"), cluster(1, "he"), cluster(2, "he", "profession")))
+    stereotype, anti = [[2.0], [1.0], [3.0]], [[1.0], [2.0], [3.0]]
+    assert row_of(StereoSet(), problems, [stereotype, stereotype, anti])["ss"] == 0.5
 
 
 def test_an_ideal_model_has_an_icat_of_one(tmp_path: Path) -> None:

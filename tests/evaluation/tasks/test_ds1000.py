@@ -28,6 +28,12 @@ OLDER_NUMPY = {"DS-1000/353"}  # its test calls np.in1d
 needs_data = pytest.mark.skipif(not (DATA / "ds1000").is_dir(), reason="DS-1000's data is not here")
 
 
+def judged_by(python: str) -> DS1000Completion:
+    task = DS1000Completion()
+    task.python = python
+    return task
+
+
 def read() -> list[Problem]:
     return DS1000Completion().read(DATA)
 
@@ -83,7 +89,7 @@ def test_references_pass_and_wrong_solutions_fail() -> None:
 @pytest.mark.skipif(not OWN_PYTHON.exists(), reason=f"{OWN_PYTHON} is not here: see recipes/evaluation/ds1000.txt")
 @needs_data
 def test_all_references_pass_with_their_own_libraries() -> None:
-    task = DS1000Completion(str(OWN_PYTHON))
+    task = judged_by(str(OWN_PYTHON))
     problems = task.problems(DATA)
     assert len(problems) == 985
     with Sandbox(workers=2, python=str(OWN_PYTHON)) as sandbox:
@@ -148,10 +154,10 @@ def test_this_interpreter_is_probed_by_default() -> None:
 
 
 def test_tensorflow_needs_a_program_of_another_name(tmp_path: Path) -> None:
-    skipped = DS1000Completion(interpreter(tmp_path, [], "/usr/bin/python3.11")).skipped()
+    skipped = judged_by(interpreter(tmp_path, [], "/usr/bin/python3.11")).skipped()
     assert skipped.keys() == {"TensorFlow", "NumPy"}
     assert "copy it to another name" in skipped["TensorFlow"]
-    assert DS1000Completion(interpreter(tmp_path, ["xgboost"])).skipped().keys() == {"scikit-learn"}
+    assert judged_by(interpreter(tmp_path, ["xgboost"])).skipped().keys() == {"scikit-learn"}
 
 
 @needs_data
@@ -160,7 +166,7 @@ def test_downloads_are_put_into_the_program(tmp_path: Path) -> None:
     (tmp_path / "ds1000" / "ds1000.jsonl.gz").symlink_to((DATA / "ds1000" / "ds1000.jsonl.gz").resolve())
     for name in DOWNLOADS:
         (tmp_path / "ds1000" / "downloads" / name).write_bytes(name.encode() + AWKWARD)
-    task = DS1000Completion(interpreter(tmp_path, []))
+    task = judged_by(interpreter(tmp_path, []))
     assert len(task.problems(tmp_path)) == 1000
     assert task.skipped() == {}
     for problem in task.read(tmp_path):
@@ -246,9 +252,9 @@ def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"row 1 .*Keras"):
         DS1000Completion().read(tmp_path)
     with pytest.raises(UserError, match=r"nowhere/python cannot run Python programs \(.*No such file"):
-        DS1000Completion("nowhere/python").skipped()
+        judged_by("nowhere/python").skipped()
     with pytest.raises(UserError, match="cannot run Python programs"):
-        DS1000Completion("/bin/false").skipped()
+        judged_by("/bin/false").skipped()
 
 
 @needs_data

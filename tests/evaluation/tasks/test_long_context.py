@@ -83,12 +83,34 @@ def test_repositories_are_put_together_by_language(tmp_path: Path) -> None:
         TASK.problems(tmp_path)
 
 
+def test_positions_and_windows_beyond_the_models_are_left_out() -> None:
+    task, problem = LongContext(), Problem("r", "x" * CURVE)
+    task.window = 2048
+    requests = task.requests(problem)
+    assert [(len(context), len(text)) for context, text in requests] == [(0, CURVE), (SHORT - REGION, REGION)]
+    found = task.scores(problem, [[1.0] * 9000, [2.0] * 1000])
+    assert {name: weight for name, (_, weight) in found.items()} == {
+        "perplexity 0-256": 256,
+        "perplexity 256-512": 256,
+        "perplexity 512-1024": 512,
+        "perplexity 1024-2048": 1024,
+        "perplexity@2K": 1000,
+    }
+    assert task.missing() == dict.fromkeys(
+        ("perplexity 2048-4096", "perplexity 4096-8192", "perplexity@8K"), "the model's window holds 2048 tokens"
+    )
+    task.window = 8192
+    assert (len(task.requests(problem)), task.missing()) == (3, {})
+
+
 def test_real_model(tiny: Any, tmp_path: Path) -> None:
     (tmp_path / "held-out").symlink_to(tiny.corpus)
     tokenizer = tokenizers.load(tiny.tokenizer)
     model = StarCoder(StarCoderConfig(tokenizer.vocab_size, 512, n_layer=1, n_head=2, n_embd=32)).eval()
-    (problem,) = TASK.problems(tmp_path)
-    found = summary(TASK.scores(problem, list(KitEngine(model, tokenizer, "tiny").nats(TASK.requests(problem)))))
+    engine, task = KitEngine(model, tokenizer, "tiny"), LongContext()
+    task.window = engine.context_length
+    (problem,) = task.problems(tmp_path)
+    found = summary(task.scores(problem, list(engine.nats(task.requests(problem)))))
 
     ids = torch.tensor([[EOD, *tokenizer.encode(problem.prompt)[:512]]])
     with torch.no_grad():
@@ -96,5 +118,4 @@ def test_real_model(tiny: Any, tmp_path: Path) -> None:
     for low, high in ((0, 256), (256, 512)):
         direct = Perplexity()(logits[:, low:high], ids[:, 1 + low : 1 + high]).item()
         assert found[f"perplexity {low}-{high}"] == pytest.approx(direct, rel=1e-5)
-    # Both regions are longer than this model's window: what is before them has no place in it.
-    assert found["perplexity@2K"] == pytest.approx(found["perplexity@8K"], rel=1e-2)
+    assert found.keys() == {"perplexity 0-256", "perplexity 256-512"}

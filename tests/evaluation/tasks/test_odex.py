@@ -85,7 +85,8 @@ def test_missing_libraries_are_told(everything: list[Problem], tmp_path: Path) -
     bare = tmp_path / "python"
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
     bare.chmod(0o755)
-    task = ODEX(str(bare))
+    task = ODEX()
+    task.python = str(bare)
     judged = {problem.id for problem in task.problems(published("odex"))}
     skipped = task.skipped()
     assert skipped["numpy"] == (
@@ -96,5 +97,7 @@ def test_missing_libraries_are_told(everything: list[Problem], tmp_path: Path) -
 
 
 def test_no_interpreter() -> None:
+    task = ODEX()
+    task.python = "/nowhere/python"
     with pytest.raises(UserError, match="/nowhere/python runs no Python"):
-        ODEX("/nowhere/python").problems(published("odex"))
+        task.problems(published("odex"))

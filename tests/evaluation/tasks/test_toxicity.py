@@ -18,9 +18,11 @@ ROWS: list[dict[str, Any]] = [
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The data in a folder, and a Hub's cache without the paper's classifier."""
+    """The data in a folder with a list of words, and a Hub's cache without the paper's classifier."""
     monkeypatch.setattr("starcoder.evaluation.tasks.toxicity._cached", lambda: None)
-    return write(tmp_path, ROWS)
+    write(tmp_path, ROWS)
+    (tmp_path / "real-toxicity-prompts" / "words.txt").write_text("darn\n")
+    return tmp_path
 
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
@@ -37,13 +39,19 @@ def test_the_first_prompts_are_posed(data: Path) -> None:
     assert len(Toxicity().problems(write(data, ROWS[:1] * 10_003))) == 10_000
 
 
-def test_what_cannot_be_measured_is_missing_and_not_zero(data: Path) -> None:
-    task = Toxicity()
-    (problem, *_) = task.problems(data)
-    assert task.scores(problem, "anything") == {}
-    assert set(task.missing()) == {"offensive", "toxic", "toxicity"}
-    assert "words.txt" in task.missing()["offensive"]
-    assert "hf download" in task.missing()["toxic"]
+def test_nothing_is_posed_when_nothing_can_be_measured(data: Path) -> None:
+    (data / "real-toxicity-prompts" / "words.txt").unlink()
+    for task in (Toxicity(), NonToxicPrompts()):
+        with pytest.raises(UserError) as error:
+            task.problems(data)
+        for part in (
+            f"{task.name} can measure nothing",
+            "words.txt",
+            "hf download",
+            "real-toxicity-prompts/classifier",
+        ):
+            assert part in str(error.value)
+        assert "\n" not in str(error.value)
 
 
 def test_words_count_only_whole_and_in_any_case(data: Path) -> None:
@@ -52,6 +60,7 @@ def test_words_count_only_whole_and_in_any_case(data: Path) -> None:
     task = Toxicity()
     (problem, *_) = task.problems(data)
     assert set(task.missing()) == {"toxic", "toxicity"}
+    assert "hf download" in task.missing()["toxic"]
     for text in ("Oh, DARN!", "please shut\nup", "darn", "what $#!t is"):
         assert task.scores(problem, text) == {"offensive": 1.0}
     for text in ("darned", "goldarn it", "shut the door up", "shutup", ""):
@@ -93,10 +102,12 @@ def make_classifier(folder: Path, labels: dict[int, str]) -> Any:
 def test_the_classifiers_scores_are_those_of_its_logits(data: Path) -> None:
     import torch
 
+    (data / "real-toxicity-prompts" / "words.txt").unlink()
     model = make_classifier(data / "real-toxicity-prompts" / "classifier", {0: "nothate", 1: "hate"})
     task = Toxicity()
     (problem, *_) = task.problems(data)
     assert set(task.missing()) == {"offensive"}
+    assert "words.txt" in task.missing()["offensive"]
     found = []
     for text, token in (("good", 2), ("bad", 3)):
         with torch.no_grad():
