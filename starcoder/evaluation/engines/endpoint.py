@@ -6,19 +6,19 @@ One POST with JSON is all that is asked of it, so the standard library is its cl
 import http.client
 import json
 import os
-import threading
+import socket
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import islice
+from threading import Event
 from typing import Any, NoReturn
 
 import numpy as np
 
 from starcoder.errors import UserError
 from starcoder.evaluation.engines.base import FIM_SPELLINGS, Completion, Request, Sampling, random_key
+from starcoder.evaluation.engines.parallel import side_by_side
 from starcoder.generation import Finish, cut
 from starcoder.text import visible
 
@@ -28,21 +28,26 @@ STOPS = 4
 """Stop strings that OpenAI's interface accepts; completions are cut at the others here."""
 RETRIED = (408, 409, 429, 500, 502, 503, 504)
 """HTTP codes that may pass: overload, and a server that starts or restarts."""
+_TOO_LONG = "if the prompt is too long, choose fewer max_new_tokens or have the server serve a longer window"
 _ADVICE = {
+    400: _TOO_LONG,
+    413: _TOO_LONG,
+    422: _TOO_LONG,
     401: "set the environment variable that api_key_env names to a key that it accepts",
     403: "set the environment variable that api_key_env names to a key that may use the model",
     404: "check base_url and the model's name",
 }
 _LONGEST_PAUSE = 60.0
+_LONGEST_TIMEOUT = 86_400.0
 _LONGEST_REASON = 300
 
 
 class _PassingError(Exception):
-    """What may go better the next time, after `pause` seconds at least."""
+    """What may go better the next time, after `pause` seconds at least; `absent` says that there is no server."""
 
-    def __init__(self, reason: str, pause: float = 0.0) -> None:
+    def __init__(self, reason: str, pause: float = 0.0, absent: bool = False) -> None:
         super().__init__(reason)
-        self.pause = pause
+        self.pause, self.absent = pause, absent
 
 
 class Client:
@@ -59,21 +64,24 @@ class Client:
     def __init__(self, url: str, key: str, timeout: float, retries: int, backoff: float = 1.0) -> None:
         self.url, self.key = url, key
         self.timeout, self.retries, self.backoff = timeout, retries, backoff
-        self.closed = threading.Event()
 
-    def texts(self, payload: dict[str, Any], retries: int | None = None) -> list[Text]:
+    def texts(self, payload: dict[str, Any], closed: Event, first: bool = False) -> list[Text]:
         """The completions that the server answers, at least one, each with the reason why it ended.
+
+        Args:
+            payload: the request.
+            closed: once it is set, nothing is repeated.
+            first: whether nothing is known of the server: that there is none is then believed at once.
 
         Raises:
             UserError: when the server refuses, or still fails after the last of `retries`.
         """
-        retries = self.retries if retries is None else retries
-        for failures in range(1, retries + 2):
+        for failures in range(1, self.retries + 2):
             try:
                 return _texts(self._post(payload))
             except _PassingError as error:
-                reason, pause = str(error), max(error.pause, self.backoff * 2.0 ** (failures - 1))
-            if failures > retries or self.closed.wait(min(pause, _LONGEST_PAUSE)):
+                reason, pause, absent = str(error), max(error.pause, self.backoff * 2.0 ** (failures - 1)), error.absent
+            if failures > self.retries or (first and absent) or closed.wait(min(pause, _LONGEST_PAUSE)):
                 break
         raise self._error(f"{reason}, {failures} times in a row" if failures > 1 else reason)
 
@@ -87,8 +95,10 @@ class Client:
         except urllib.error.HTTPError as error:
             self._refuse(error)
         except (OSError, http.client.HTTPException) as error:
-            reason = _short(getattr(error, "reason", None) or error)
-            raise _PassingError(f"does not answer ({reason}): check base_url and the server") from None
+            cause = getattr(error, "reason", None) or error
+            absent = isinstance(cause, ConnectionRefusedError | socket.gaierror)
+            said = f"does not answer ({_short(cause)}): check base_url and the server"
+            raise _PassingError(said, absent=absent) from None
         except ValueError:
             raise _PassingError("answers what is no JSON: check base_url") from None
 
@@ -153,11 +163,17 @@ class EndpointEngine:
         retries: how often a request that failed is repeated, after 1, 2, 4, … seconds or what the server asks for.
         timeout: seconds without an answer after which a request has failed.
 
+    Attributes:
+        met: whether the server has completed a prompt.
+        grace: seconds that requests under way have left when another one has failed for good: what they bring is paid
+            for, but one that hangs must not hold back the error for `timeout`.
+
     Raises:
         UserError: naming every option that cannot be.
     """
 
     context_length = None
+    grace = 10.0
 
     def __init__(
         self,
@@ -181,7 +197,7 @@ class EndpointEngine:
             f"concurrency is {concurrency}, below 1": concurrency < 1,
             f"samples_per_request is {samples_per_request}, below 1": samples_per_request < 1,
             f"retries is {retries}, below 0": retries < 0,
-            f"timeout is {timeout}, not above 0": not timeout > 0,
+            f"timeout is {timeout}, outside (0, {_LONGEST_TIMEOUT:.0f}]": not 0 < timeout <= _LONGEST_TIMEOUT,
         }
         if any(wrong.values()):
             raise UserError("endpoint: " + "; ".join(problem for problem, holds in wrong.items() if holds))
@@ -190,12 +206,10 @@ class EndpointEngine:
         self.settings: dict[str, Any] = {"engine": "endpoint", "base_url": base_url, "infilling": infilling}
         self.settings["samples_per_request"] = samples_per_request
         self.client = Client(base_url.rstrip("/") + "/completions", key, timeout, retries)
+        self.met = False
 
     def check(self, requests: Sequence[Request], max_new_tokens: int, likelihood: bool) -> None:
-        """Refuse likelihoods and infilling of unknown form, and have the longest prompt completed once.
-
-        That completion shows whether address, key, model and options are right, and whether the prompts fit.
-        """
+        """Refuse likelihoods and infilling of unknown form; the server is asked when there is something to complete."""
         if likelihood:
             raise self._no_nats()
         gap = next((request for request in requests if request.suffix is not None), None)
@@ -204,34 +218,38 @@ class EndpointEngine:
                 f"{gap.problem} wants infilling: say how the endpoint takes it, by infilling suffix, or by one of the "
                 f"spellings of sentinels {', '.join(FIM_SPELLINGS)}"
             )
-        longest = max(requests, key=lambda request: len(request.prompt) + len(request.suffix or ""), default=None)
-        if longest:
-            greedy = Sampling(temperature=0.0, top_p=1.0, max_new_tokens=max_new_tokens)
-            self._ask(longest, longest.samples[:1], greedy, retries=0)
 
     def complete(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
-        """Yield all samples of all requests as they come; see `Engine.complete`."""
+        """Yield all samples of all requests as they come; see `Engine.complete`.
+
+        The first call has one token written behind the longest prompt before all else.
+
+        Raises:
+            UserError: for the first request that fails for good, after what was under way and came within `grace`.
+        """
+        if requests:
+            self._meet(requests)
         size = self.samples_per_request if sampling.temperature else 1  # servers refuse many greedy samples
         parts = (
             (request, request.samples[start : start + size])
             for request in requests
             for start in range(0, len(request.samples), size)
         )
-        self.client.closed.clear()
-        executor = ThreadPoolExecutor(self.concurrency)
-        running: set[Future[list[Completion]]] = set()
-        try:
-            while True:
-                started = islice(parts, 2 * self.concurrency - len(running))
-                running |= {executor.submit(self._samples, *part, sampling) for part in started}
-                if not running:
-                    return
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield from future.result()
-        finally:
-            self.client.closed.set()
-            executor.shutdown(wait=False, cancel_futures=True)
+        closed = Event()
+
+        def samples(part: tuple[Request, tuple[int, ...]]) -> Iterator[Completion]:
+            return self._samples(*part, sampling, closed)
+
+        yield from side_by_side(samples, parts, self.concurrency, closed, self.grace)
+
+    def _meet(self, requests: Sequence[Request]) -> None:
+        """Find out whether address, key, model and options are right and prompts fit, at the price of one token."""
+        if self.met:
+            return
+        longest = max(requests, key=lambda request: len(request.prompt) + len(request.suffix or ""))
+        greedy = Sampling(temperature=0.0, top_p=1.0, max_new_tokens=1)
+        self._ask(longest, longest.samples[:1], greedy, Event(), first=True)
+        self.met = True
 
     def nats(self, pairs: Sequence[tuple[str, str]]) -> Iterator[list[float]]:
         """An endpoint tells none."""
@@ -240,20 +258,22 @@ class EndpointEngine:
     def _no_nats(self) -> UserError:
         return UserError(f"an endpoint such as {self.name} tells no probabilities: take the engine kit or transformers")
 
-    def _samples(self, request: Request, samples: tuple[int, ...], sampling: Sampling) -> list[Completion]:
-        """All of `samples`; those that the server leaves out are asked for again."""
-        found: list[Completion] = []
-        while missing := samples[len(found) :]:
-            for sample, (text, finish) in zip(missing, self._ask(request, missing, sampling), strict=False):
+    def _samples(
+        self, request: Request, samples: tuple[int, ...], sampling: Sampling, closed: Event
+    ) -> Iterator[Completion]:
+        """Yield all of `samples`; those that the server leaves out are asked for again, unless `closed` is set."""
+        while samples and not closed.is_set():
+            texts = self._ask(request, samples, sampling, closed)
+            for sample, (text, finish) in zip(samples, texts, strict=False):
                 kept = cut(text, request.stop)
-                found.append(Completion(request.problem, sample, kept, finish if kept == text else "stop"))
-        return found
+                yield Completion(request.problem, sample, kept, finish if kept == text else "stop")
+            samples = samples[len(texts) :]
 
     def _ask(
-        self, request: Request, samples: Sequence[int], sampling: Sampling, retries: int | None = None
+        self, request: Request, samples: Sequence[int], sampling: Sampling, closed: Event, first: bool = False
     ) -> list[Text]:
         try:
-            return self.client.texts(self._payload(request, samples, sampling), retries)
+            return self.client.texts(self._payload(request, samples, sampling), closed, first)
         except UserError as error:
             raise UserError(f"{error} (asked for {request.problem})") from None
 

@@ -1,6 +1,8 @@
 """The endpoint engine against a real server on this machine, which fails in all the ways that servers do."""
 
 import json
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -53,6 +55,7 @@ class Server(ThreadingHTTPServer):
     """A server, what it has seen, and what it answers."""
 
     daemon_threads = True
+    request_queue_size = 64
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -61,6 +64,11 @@ class Server(ThreadingHTTPServer):
         self.seen: list[tuple[str, str | None]] = []
         self.replies: list[Reply] = []
         self.otherwise: Reply = complete()
+
+    def handle_error(self, *request: Any) -> None:
+        """Clients may be gone before they are answered."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(*request)
 
     @property
     def url(self) -> str:
@@ -93,6 +101,14 @@ def hang_up(handler: Handler, _: Body) -> None:
     handler.close_connection = True
 
 
+def hang_until(event: threading.Event) -> Reply:
+    def reply(handler: Handler, body: Body) -> None:
+        event.wait(timeout=60)
+        complete()(handler, body)
+
+    return reply
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -103,10 +119,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         server.shutdown()
 
 
-def open_endpoint(server: Server, **options: Any) -> EndpointEngine:
+def open_endpoint(server: Server, met: bool = True, **options: Any) -> EndpointEngine:
     engine = open_engine("coder", "endpoint", base_url=server.url, **options)
     assert isinstance(engine, EndpointEngine)
     engine.client.backoff = 0.001
+    engine.met = met
     return engine
 
 
@@ -192,7 +209,7 @@ def test_infilling(server: Server, infilling: str, prompt: str, suffix: str | No
     gap = [Request("gap", "a", "b", (0,))]
     engine.check(gap, 20, likelihood=False)
     list(engine.complete(gap, WARM))
-    assert [(body["prompt"], body.get("suffix")) for body in server.bodies] == [(prompt, suffix)] * 2
+    assert [(body["prompt"], body.get("suffix")) for body in server.bodies] == [(prompt, suffix)]
 
 
 def test_requests_overlap(server: Server) -> None:
@@ -240,7 +257,8 @@ def test_failures_that_pass(server: Server, failures: list[Reply]) -> None:
         (fail(401, f'{{"error": {{"message": "wrong key {KEY}"}}}}'), 1, ["401 (wrong key …)", "api_key_env"]),
         (fail(403, ""), 1, ["403 (Forbidden)", "may use the model"]),
         (fail(404, '{"error": {"message": "no model coder"}}'), 1, ["404 (no model coder)", "model's name"]),
-        (fail(400, '{"message": "8193 tokens do not fit"}'), 1, ["400 (8193 tokens do not fit)", "p0"]),
+        (fail(400, '{"message": "8193 tokens do not fit"}'), 1, ["400 (8193 tokens do not fit): if the prompt", "p0"]),
+        (fail(413, ""), 1, ["choose fewer max_new_tokens or have the server serve a longer window (asked for p0)"]),
         (fail(422, '{"detail": [{"msg": "extra"}]}'), 1, ["422", "extra"]),
         (fail(400, '{"message": "\\u001b[31mred"}'), 1, ["\\x1b[31mred"]),
     ],
@@ -250,55 +268,147 @@ def test_failures_that_stay(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     server.otherwise = reply
-    engine = open_endpoint(server, retries=2, concurrency=1)
-    for run, expected in (
-        (lambda: engine.check(requests_of(1, 1), 9, likelihood=False), 1),
-        (lambda: list(engine.complete(requests_of(1, 1), WARM)), tries),
-    ):
+    for met in (True, False):
+        engine = open_endpoint(server, met, retries=2, concurrency=1)
         server.bodies.clear()
         with pytest.raises(UserError) as error:
-            run()
+            list(engine.complete(requests_of(1, 1), WARM))
         message = str(error.value)
-        assert len(server.bodies) == expected
+        assert len(server.bodies) == tries
         assert message.startswith(f"{server.url}/completions ")
         assert message.isprintable()
         assert KEY not in message
-    assert all(part in message for part in parts)
+        assert all(part in message for part in parts)
     assert KEY not in json.dumps(engine.settings)
 
 
-def test_nobody_answers(server: Server) -> None:
-    url = server.url
+@pytest.mark.parametrize("host", ["127.0.0.1", "nobody.invalid"])
+def test_that_there_is_no_server_is_believed_at_once(server: Server, host: str) -> None:
+    url = server.url.replace("127.0.0.1", host)
     server.shutdown()
     server.server_close()
-    with pytest.raises(UserError, match=r"does not answer \(.*refused\): check base_url and the server"):
-        open_engine("coder", "endpoint", base_url=url).check(requests_of(1, 1), 9, likelihood=False)
+    engine = open_engine("coder", "endpoint", base_url=url)
+    assert isinstance(engine, EndpointEngine)
+    engine.client.backoff = 0.001
+    with pytest.raises(UserError, match=r"does not answer \(.*\): check base_url and the server \(asked for p0\)$"):
+        list(engine.complete(requests_of(1, 1), WARM))
+
+
+def test_a_server_that_restarts_is_waited_for(server: Server) -> None:
+    engine = open_endpoint(server, retries=2)
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(UserError, match=r"refused.* 3 times in a row"):
+        list(engine.complete(requests_of(1, 1), WARM))
+
+
+@pytest.mark.parametrize("failure", [fail(429, "{}", Retry_After="0.01"), fail(503, '{"error": "loading"}'), hang_up])
+def test_a_busy_server_is_waited_for_from_the_first_request_on(server: Server, failure: Reply) -> None:
+    server.replies = [failure, failure]
+    assert len(list(open_endpoint(server, met=False).complete(requests_of(1, 1), WARM))) == 1
+    assert [body["max_tokens"] for body in server.bodies] == [1, 1, 1, 20]
+
+
+def test_the_server_is_met_once_and_only_for_a_reason(server: Server) -> None:
+    engine = open_endpoint(server, met=False, infilling="suffix")
+    requests = [*requests_of(3, 2), Request("gap", "a" * 50, "b" * 50, (4, 5)), Request("long", "c" * 99, None, (0,))]
+    engine.check(requests, 77, likelihood=False)
+    assert list(engine.complete([], WARM)) == []
+    assert server.bodies == []
+    assert len(list(engine.complete(requests, WARM))) == 9
+    body = server.bodies[0]
+    assert (body["prompt"], body["suffix"], body["max_tokens"], body.get("n")) == ("a" * 50, "b" * 50, 1, None)
+    assert len(list(engine.complete(requests, WARM))) == 9
+    assert [body["max_tokens"] for body in server.bodies] == [1] + [20] * 18
+
+
+def until_it_fails(completions: Iterator[Completion]) -> tuple[set[tuple[str, int]], str]:
+    """The keys of what is yielded, and the error that ends it."""
+    found = set()
+    with pytest.raises(UserError) as error:
+        found.update((completion.problem, completion.sample) for completion in completions)
+    return found, str(error.value)
+
+
+def by_problem(replies: dict[str, Reply]) -> Reply:
+    return lambda handler, body: replies.get(body["prompt"], complete())(handler, body)
 
 
 def test_a_failure_ends_the_run_and_leaves_no_thread(server: Server) -> None:
     server.replies = [complete(), fail(404, "")]
     server.otherwise = fail(503, "", Retry_After="60")
-    before = threading.active_count()
-    found = []
-    engine = open_endpoint(server, concurrency=2)
-    with pytest.raises(UserError, match="404"):
-        found += list(engine.complete(requests_of(20, 1), WARM))
-    for thread in threading.enumerate():
-        if thread.name.startswith("ThreadPoolExecutor"):
-            thread.join(timeout=20)
-    assert threading.active_count() <= before + 2  # connections that the server still has open
+    before = set(threading.enumerate())
+    _, message = until_it_fails(open_endpoint(server, concurrency=2).complete(requests_of(20, 1), WARM))
+    assert "404" in message
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=20)
+        assert not thread.is_alive()
     assert len(server.bodies) <= 5
-    assert engine.client.closed.is_set()
 
 
-def test_check_has_the_longest_prompt_completed_once(server: Server) -> None:
-    engine = open_endpoint(server, infilling="suffix")
-    requests = [*requests_of(3, 2), Request("gap", "a" * 50, "b" * 50, (4, 5)), Request("long", "c" * 99, None, (0,))]
-    engine.check(requests, 77, likelihood=False)
-    (body,) = server.bodies
-    assert (body["prompt"], body["suffix"], body["max_tokens"], body.get("n")) == ("a" * 50, "b" * 50, 77, None)
-    engine.check([], 77, likelihood=False)
-    assert len(server.bodies) == 1
+def test_a_failure_loses_nothing_that_is_under_way(server: Server) -> None:
+    failed, barrier = threading.Event(), threading.Barrier(4)
+
+    def refuse(handler: Handler, body: Body) -> None:
+        barrier.wait(timeout=20)
+        fail(400, '{"message": "9000 tokens"}')(handler, body)
+        failed.set()
+
+    def finish(handler: Handler, body: Body) -> None:
+        barrier.wait(timeout=20)
+        hang_until(failed)(handler, body)
+
+    server.otherwise = by_problem({f"prompt {n}": refuse if n == 2 else finish for n in range(4)})
+    engine = open_endpoint(server, concurrency=4)
+    engine.grace = 60.0
+    found, message = until_it_fails(engine.complete(requests_of(30, 1), WARM))
+    assert found >= {("p0", 0), ("p1", 0), ("p3", 0)}
+    assert message.endswith("(asked for p2)")
+    assert len(server.bodies) == len(found) + 1 < 20
+
+
+def test_a_request_that_hangs_does_not_hold_back_an_error(server: Server) -> None:
+    release = threading.Event()
+    server.otherwise = by_problem({"prompt 0": hang_until(release), "prompt 2": fail(400, "")})
+    engine = open_endpoint(server, concurrency=2)
+    engine.grace = 0.2
+    found, message = until_it_fails(engine.complete(requests_of(3, 1), WARM))
+    assert not release.is_set()
+    assert (found, "asked for p2" in message) == ({("p1", 0)}, True)
+    release.set()
+
+
+SCRIPT = """
+import sys
+from starcoder.evaluation.engines.base import Request, Sampling
+from starcoder.evaluation.engines.endpoint import EndpointEngine
+
+engine = EndpointEngine("coder", sys.argv[1])
+engine.met, engine.grace = True, 0.1
+requests = [Request(f"p{n}", f"prompt {n}", None, (0,)) for n in range(2)]
+list(engine.complete(requests, Sampling(0.0, 1.0, 9)))
+"""
+
+
+def test_the_process_ends_while_a_request_hangs(server: Server) -> None:
+    release, hanging = threading.Event(), threading.Event()
+
+    def hang(handler: Handler, body: Body) -> None:
+        hanging.set()
+        hang_until(release)(handler, body)
+
+    def refuse(handler: Handler, body: Body) -> None:
+        hanging.wait(timeout=20)
+        fail(400, "")(handler, body)
+
+    server.otherwise = by_problem({"prompt 0": hang, "prompt 1": refuse})
+    ended = subprocess.run(
+        [sys.executable, "-c", SCRIPT, server.url], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert not release.is_set()
+    assert "asked for p1" in ended.stderr
+    assert ended.returncode == 1
+    release.set()
 
 
 def test_what_an_endpoint_cannot_do(server: Server) -> None:
@@ -322,7 +432,8 @@ def test_what_an_endpoint_cannot_do(server: Server) -> None:
         ({"concurrency": 0}, "concurrency is 0"),
         ({"samples_per_request": 0}, "samples_per_request is 0"),
         ({"retries": -1}, "retries is -1"),
-        ({"timeout": 0.0}, "timeout is 0.0"),
+        ({"timeout": 0.0}, "timeout is 0.0, outside (0, 86400]"),
+        ({"timeout": float("inf")}, "timeout is inf"),
         ({"timeout": float("nan"), "retries": -1}, "retries is -1, below 0; timeout is nan"),
     ],
 )

@@ -4,12 +4,23 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tokenizers as backends
 import torch
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Lfm2Config,
+    Lfm2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from starcoder.errors import UserError
 from starcoder.evaluation.engines.base import Completion, Request, Sampling
@@ -19,6 +30,16 @@ from tests.evaluation.conftest import CODE
 from tests.evaluation.engines.test_kit import GREEDY, REQUESTS, WARM, by_place
 
 BOS, END = "<s>", "</s>"
+SIZES: dict[str, Any] = {
+    "vocab_size": 60,
+    "max_position_embeddings": 48,
+    "initializer_range": 0.5,
+    "eos_token_id": 2,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +65,14 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     special = {"bos_token": BOS, "eos_token": END, "unk_token": "<unk>"}
     PreTrainedTokenizerFast(tokenizer_object=backend, **special).save_pretrained(path)
     torch.manual_seed(4)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = LlamaConfig(vocab_size=60, max_position_embeddings=48, initializer_range=0.5, eos_token_id=2, **sizes)
-    LlamaForCausalLM(config).save_pretrained(path)
+    LlamaForCausalLM(LlamaConfig(**SIZES)).save_pretrained(path)
     return path
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, WARM], ids=["greedy", "sampled"])
+ONE = Sampling(temperature=0.8, top_p=0.95, max_new_tokens=1, seed=5)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, WARM, ONE], ids=["greedy", "sampled", "one token"])
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
 def test_samples_are_those_of_the_kit(folder: Path, kit: KitEngine, sampling: Sampling, batch_size: int) -> None:
     engine = open_transformers(str(folder), device="cpu", batch_size=batch_size)
@@ -75,6 +97,40 @@ def test_nats_and_settings_are_those_of_the_kit(kit: KitEngine, engine: Transfor
     assert engine.settings["truncated_prompts"] == 1
 
 
+def passes(engine: TransformersEngine) -> list[tuple[int, int]]:
+    """A list that is told the shapes (B, T) of the tokens that go through the engine's model."""
+    shapes: list[tuple[int, int]] = []
+
+    def note(_: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        shapes.append(tuple(kwargs["input_ids"].shape))
+
+    engine.model.register_forward_pre_hook(note, with_kwargs=True)
+    return shapes
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_a_prompt_goes_through_the_model_once(folder: Path, batch_size: int) -> None:
+    engine = open_transformers(str(folder), device="cpu", batch_size=batch_size)
+    shapes = passes(engine)
+    requests = [Request(f"p{n}", "def add(" * n, None, tuple(range(7))) for n in (1, 2, 3, 5)]
+    assert len(list(engine.complete(requests, WARM))) == 28
+    widths = sorted((len(engine.prompt(request, 20)[0]) for request in requests), reverse=True)
+    groups = [widths[start : start + batch_size] for start in range(0, 4, batch_size)]
+    assert [shape for shape in shapes if shape[1] > 1] == [(len(group), group[0]) for group in groups]
+    assert max(size for size, _ in shapes) <= batch_size
+
+
+def test_samples_that_have_ended_leave_the_batch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = open_transformers(str(folder), device="cpu")
+    made, whole, shapes = [], engine._completion, passes(engine)
+    monkeypatch.setattr(engine, "_completion", lambda row: (made.append(len(row.ids) + 1), whole(row))[1])
+    list(engine.complete([Request("p", "def add(", None, tuple(range(30)), ("a", "e", " "))], WARM))
+    steps = [size for size, width in shapes if width == 1]
+    assert sum(steps) <= 2 * sum(made) < 30 * max(made)
+    assert steps == sorted(steps, reverse=True)
+    assert steps[-1] < 30 == len(made)
+
+
 def greedy_reference(folder: Path, prompt: str, new: int) -> str:
     """What transformers writes after a prompt."""
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
@@ -96,6 +152,33 @@ def test_another_model_with_another_tokenizer(llama: Path) -> None:
     texts = {completion.problem: completion.text for completion in completed(engine, requests)}
     assert texts == {prompt: greedy_reference(llama, prompt, 12) for prompt in prompts}
     assert any(text.startswith(" ") for text in texts.values())
+
+
+RECURRENT = {"num_key_value_heads": 2, "conv_L_cache": 3, "layer_types": ["conv", "full_attention"]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "once"),
+    [
+        (MistralForCausalLM, MistralConfig(sliding_window=5, num_key_value_heads=2, **SIZES), True),
+        (Lfm2ForCausalLM, Lfm2Config(**RECURRENT, **SIZES), False),
+    ],
+    ids=["sliding window", "recurrent"],
+)
+def test_models_with_other_caches(llama: Path, tmp_path: Path, kind: Any, config: Any, once: bool) -> None:
+    shutil.copytree(llama, tmp_path / "model")
+    torch.manual_seed(6)
+    kind(config).save_pretrained(tmp_path / "model")
+    requests = [Request("p", "return a + b", None, (0, 1, 2, 3)), Request("q", "class", None, (0, 1, 2))]
+    found = {}
+    for size in (1, 3, 32):
+        engine = open_transformers(str(tmp_path / "model"), device="cpu", batch_size=size)
+        shapes = passes(engine)
+        found[size] = by_place(engine.complete(requests, Sampling(0.8, 0.95, 12, seed=5)))
+        assert once == (sum(rows for rows, width in shapes if width > 1) == 2)
+    assert found[1] == found[3] == found[32]
+    texts = {completion.problem: completion.text for completion in completed(engine, requests)}
+    assert texts == {r.problem: greedy_reference(tmp_path / "model", r.prompt, 12) for r in requests}
 
 
 def test_a_cut_prompt_keeps_the_token_that_begins_it(llama: Path) -> None:
