@@ -19,7 +19,11 @@ class Isolation(StrEnum):
     NONE = "none"
     """Verdicts, time and output are watched, no more: programs can do what the user can."""
     LIMITS = "limits"
-    """The kernel's limits, a clear environment and, for root, a user of their own: for programs that mean no harm."""
+    """The kernel's limits, a clear environment and, for root, a user of their own: for programs that mean no harm.
+
+    Below `landlock` a program can write into the memory of its own first process by another that it starts, where the
+    kernel lets it (ptrace_scope 0), and so forge its verdict.
+    """
     SECCOMP = "seccomp"
     """No network, no tracing, no kernel features that programs do not need; files are open."""
     LANDLOCK = "landlock"
@@ -114,11 +118,11 @@ def bubblewrap() -> str | None:
 
 def _no_namespaces() -> str | None:
     """Why there are no name spaces; None when they work, and everything else within them."""
-    command = bubblewrap()
-    if command is None:
+    if bubblewrap() is None:
         return "bubblewrap is not installed (Debian: bubblewrap)"
-    options = ["--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"]
-    return _failure([command, *options, sys.executable, *_shut_in(landlock=True)])
+    from starcoder.evaluation.jail.worker import namespaces
+
+    return _failure([*namespaces((), "/tmp/starcoder-sandbox"), sys.executable, *_shut_in(landlock=True)])
 
 
 def _shut_in(landlock: bool) -> list[str]:

@@ -47,6 +47,7 @@ class Toolchain:
         compile: command that compiles it; None when nothing is compiled.
         environment: variables that it needs.
         memory: the limit that suits it: V8, the JVM and their like reserve far more address space than they use.
+        firm: regular expression of what the tests rely on, and what stands in its place lest the program redefine it.
         folders: what it reads outside the system's folders and its own.
         check: command that succeeds when everything is there; empty: `--version` of the first program.
         compile_limits: what the compiler may use.
@@ -61,6 +62,7 @@ class Toolchain:
     compile: tuple[str, ...] | None = None
     environment: dict[str, str] = field(default_factory=dict, hash=False)
     memory: Memory = "address_space"
+    firm: tuple[str, str] = ("(?!)", "")
     folders: tuple[str, ...] = ()
     check: tuple[str, ...] = ()
     compile_limits: Limits = _COMPILING
@@ -75,7 +77,8 @@ class Toolchain:
         """
         pattern, replacement = self.end
         statement = replacement.replace("LEFT", left).replace("RIGHT", right)
-        marked, found = re.subn(rf"{pattern}\s*\Z", lambda _: f"{statement}\n", tests, count=1)
+        firm = re.sub(self.firm[0], lambda _: self.firm[1], tests, flags=re.MULTILINE)
+        marked, found = re.subn(rf"{pattern}\s*\Z", lambda _: f"{statement}\n", firm, count=1)
         if not found:
             raise UserError(f"{self.title} tests do not end with {pattern}: is the data MultiPL-E's?")
         return marked
@@ -91,7 +94,7 @@ class Toolchain:
         """Paths outside the system's folders below which it reads and executes files."""
         homes = [home for program in self.programs if (found := shutil.which(program)) for home in _homes(Path(found))]
         paths = [Path(path) for path in dict.fromkeys((*homes, *self.folders)) if path]
-        return tuple(str(path) for path in paths if path.exists() and not any(map(path.is_relative_to, _SYSTEM)))
+        return tuple(str(path) for path in paths if _exists(path) and not any(map(path.is_relative_to, _SYSTEM)))
 
     def lacks(self) -> str | None:
         """Why it does not work here and where to get it; None when it works. Asked once in a process."""
@@ -110,6 +113,13 @@ def javatuples() -> str | None:
     """The library whose tuples some of MultiPL-E's Java programs use: from CLASSPATH, or Debian's."""
     paths = [path for path in os.environ.get("CLASSPATH", "").split(os.pathsep) if "javatuples" in Path(path).name]
     return next((path for path in (*paths, "/usr/share/java/javatuples.jar") if Path(path).is_file()), None)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # below a folder that this user may not search
+        return False
 
 
 def _homes(program: Path) -> Iterator[str]:
@@ -182,9 +192,11 @@ _ALL = (
         name="cpp",
         title="C++",
         source="program.cpp",
-        compile=("g++", "-std=c++17", "-o", "program", "program.cpp"),
+        compile=("g++", "-std=c++17", "-include", "cassert", "-include", "cstdio", "-o", "program", "program.cpp"),
         run=("./program",),
-        end=_inside(r"\}", r'std::printf("\n%s%s\n", "LEFT", "RIGHT");', "}"),
+        # In one piece, whatever else is waiting to be written.
+        end=_inside(r"\}", r'std::fflush(stdout); std::printf("\n%s%s\n", "LEFT", "RIGHT"); std::fflush(stdout);', "}"),
+        firm=(r"\A", "\n#undef NDEBUG\n#include <cassert>\n"),
         package="Debian: g++",
     ),
     Toolchain(
@@ -339,6 +351,7 @@ _ALL = (
         source="program.sh",
         run=("bash", "program.sh"),
         end=_append(r"printf '\n%s%s\n' 'LEFT' 'RIGHT'"),
+        firm=(r"^set -e$", "builtin set -e"),
         package="Debian: bash",
     ),
     Toolchain(

@@ -47,10 +47,12 @@ class Program:
 
     Args:
         code: the candidate: prompt, completion and what belongs to them. Hostile until proved otherwise.
-        tests: trusted code that runs after it; passing means that its end was reached.
+        tests: trusted code that runs after it; passing means that its end was reached. What they import or define is
+            not visible to the candidate.
         language: a key of `starcoder.evaluation.languages.LANGUAGES`.
-        entry_point: the function that the tests call; strict mode runs them outside the candidate's process.
-        reference: trusted code that defines what else the tests use, for strict mode.
+        entry_point: the function that the tests call; strict mode runs them outside the candidate's process. Without
+            it nothing is run a second time there: what needs machine code and does not declare it fails.
+        reference: trusted code that passes the tests and defines what else they use, for strict mode.
         libraries: modules that the program imports: the worker has them loaded before it starts (Python).
         limits: what it may use.
     """

@@ -7,10 +7,17 @@
 Each worker is a process of its own (`jail/supervisor.py`) that runs one program after the other. It needs no Docker and
 no root; where a machine lacks a protection, the sandbox says so instead of doing without.
 
-A Python program cannot forge its verdict by ending early, printing, patching, or walking frames. What its tests call
-still answers with objects of its own making, such as one that is equal to everything, and machine code (declared
-libraries) can change the tests in memory: the strict mode sees through both. A program of another language that reads
-its own source could print the mark of its end; nothing less deliberate passes for one.
+A Python program cannot forge its verdict by ending early, printing, or patching what its tests name. The default mode
+does not see through one that answers with objects of its own making, such as one that is equal to everything; that
+patches what lies deeper in the modules; that reaches its tests' frames by names put together at run time, or without an
+entry point; or that changes memory, by machine code (declared libraries) or by a bug of the interpreter, such as a
+buffer used after it was freed. The strict mode sees through all of these: it needs an entry point, and a `reference` to
+tell tests that pass more than plain values, whose programs it leaves to the default mode.
+
+A program of another language is one with its tests: one that patches what they call, or reads its source and prints the
+mark of its end, passes. C++'s `assert` and Bash's `set -e` are put back before the tests.
+
+Where the kernel lends no mounts, there are no semaphores at level `landlock`: `multiprocessing` and its pools fail.
 """
 
 import contextlib
@@ -49,7 +56,8 @@ class Sandbox:
     Args:
         workers: programs that run at the same time.
         isolation: the level; None for the strongest that this machine offers, at least `landlock`.
-        strict: run the tests of Python programs outside the candidate's process, where they name an entry point.
+        strict: run the tests of Python programs outside the candidate's process, where they name an entry point and
+            pass plain values; each result says whether it was so.
         python: interpreter that runs Python programs, such as that of another virtual environment: CPython from 3.9 on.
 
     Attributes:

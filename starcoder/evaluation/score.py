@@ -40,8 +40,15 @@ def task_result(plan: Plan, folder: Path) -> TaskResult:
         total=_row(plan, "", list(plan.problems), found) if len(rows) > 1 else None,
         verdicts={} if isinstance(task, Likelihood) else _counts(task, found.values()),
         skipped=plan.skipped,
-        notes=plan.notes,
+        notes=(*plan.notes, *_weaker(found.values())),
     )
+
+
+def _weaker(rows: Iterable[Verdict]) -> Iterator[str]:
+    """What to say when strict mode could not judge all programs."""
+    strict = Counter(row.get("strict", False) for row in rows)
+    if strict[True] and strict[False]:
+        yield f"{strict[False]:,} samples were judged in their own process: their tests pass more than plain values"
 
 
 def samples(plan: Plan, folder: Path) -> Iterator[Sample]:

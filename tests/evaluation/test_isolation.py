@@ -9,7 +9,11 @@ import pytest
 from starcoder.errors import UserError
 from starcoder.evaluation import isolation
 from starcoder.evaluation.isolation import Isolation, choose, missing, probe
+from starcoder.evaluation.jail import cell as cells
 from starcoder.evaluation.jail import seccomp
+from starcoder.evaluation.jail import worker as workers
+from starcoder.evaluation.jail.cell import ROLES, Cell
+from starcoder.evaluation.jail.disks import Disks
 from starcoder.evaluation.program import Program
 from starcoder.evaluation.sandbox import Sandbox, run
 
@@ -83,6 +87,56 @@ def test_files_are_shut_away_at_landlock_and_open_below() -> None:
     result = run(look, isolation="landlock")
     assert result.stdout == ""
     assert result.detail.startswith("PermissionError")
+
+
+def test_its_own_memory_is_no_file_at_any_level() -> None:
+    code = """
+import opcode, os, sys, types
+os.symlink(os.sep.join(["/proc/self", "mem"]) if LINK else "x", "link")
+memory = os.open("link" if LINK else "/proc/self/mem", os.O_RDWR)
+def f(x):
+    frame = sys._getframe(1)
+    start = id(frame.f_code) + types.CodeType.__basicsize__
+    for offset in range(frame.f_lasti + 2, len(frame.f_code.co_code) - 4, 2):
+        os.pwrite(memory, bytes([opcode.opmap["NOP"], 0]), start + offset)
+    return 1
+"""
+    tests = "x = f(3)\nassert x == 9\nassert x * x == 81\nx = None"
+    for level in probe()[1:]:
+        with Sandbox(1, level) as sandbox:
+            for link in (False, True):
+                result = sandbox.submit(Program(code.replace("LINK", str(link)), tests, entry_point="f")).result()
+                assert not result.passed, (level, link)
+
+
+def test_bubblewrap_is_tried_with_the_options_of_a_worker(monkeypatch: pytest.MonkeyPatch, fresh: object) -> None:
+    tried: list[list[str]] = []
+    monkeypatch.setattr(isolation, "bubblewrap", lambda: "/usr/bin/bwrap")
+    monkeypatch.setattr(isolation, "_failure", tried.append)
+    assert missing(Isolation.NAMESPACES) is None
+    command = workers.namespaces((), "/tmp/starcoder-sandbox")
+    assert tried[0][: len(command)] == command
+    assert "--unshare-pid" in command
+
+
+def test_what_a_worker_says_when_it_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(workers, "namespaces", lambda *_: ["sh", "-c", "echo hm >&2; echo no name spaces >&2; exit 1"])
+    worker = workers.Worker("namespaces", sys.executable, (), (), str(tmp_path / "0"))
+    with pytest.raises(UserError, match="the sandbox's worker does not start: no name spaces"):
+        worker.wait_ready()
+    worker.close()
+
+
+def test_who_may_not_read_what_a_user_may_not_gives_no_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = object.__new__(Cell)
+    cell._isolation, cell._users, cell.folder = "landlock", list(range(20_000, 20_000 + len(ROLES))), "/tmp/x"
+    cell.disks = object.__new__(Disks)
+    cell.disks.shared = False
+    monkeypatch.setattr(cells, "reachable", lambda path: False)
+    for held, (user, search) in {True: (20_000, True), False: (None, False)}.items():
+        monkeypatch.setattr(cells, "holds", lambda *_, held=held: held)
+        jail = cell.confinement("whole", (), ("/root/python",))
+        assert (jail.user, jail.search) == (user, search)
 
 
 @pytest.mark.parametrize(("machine", "architecture", "column"), [("x86_64", X86, 0), ("aarch64", ARM, 1)])

@@ -23,6 +23,7 @@ VERDICTS = {
     "hoard": Status.OUT_OF_MEMORY,
     "broken": Status.FAILED,
 }
+CPP_HEAD = "\n#undef NDEBUG\n#include <cassert>\n"
 SLOW = ("go", "rkt", "scala", "ts")
 
 
@@ -41,6 +42,46 @@ def test_verdicts(language: str) -> None:
     assert {case: result.status for case, result in results.items()} == expected, told
 
 
+@pytest.mark.parametrize(
+    ("language", "before", "body"),
+    [
+        ("cpp", "#define NDEBUG\n", "return 2;"),
+        ("sh", "set() { :; }\n", "echo 2"),
+    ],
+)
+def test_what_tests_rely_on_is_put_back(language: str, before: str, body: str) -> None:
+    if reason := missing([language]).get(language):
+        pytest.skip(reason)
+    example = EXAMPLES[language]
+    with Sandbox(workers=1) as sandbox:
+        result = sandbox.submit(Program(before + example.head + body, example.tail, language, limits=LIMITS)).result()
+    assert result.status is Status.FAILED, result
+
+
+def test_the_mark_stays_in_one_piece_whatever_is_printed_beside_it() -> None:
+    if reason := missing(["cpp"]).get("cpp"):
+        pytest.skip(reason)
+    code = """
+#include <iostream>
+#include <cstdio>
+#include <string>
+int main() {
+    std::ios::sync_with_stdio(false);
+    for (int i = 0; i < 5000; i++) std::cout << "aaaaaaaaaa" << '\\n';
+    printf("%s", std::string(4096 - 5, 'x').c_str());
+"""
+    with Sandbox(workers=1) as sandbox:
+        assert sandbox.submit(Program(code, "}", "cpp", limits=LIMITS)).result().passed
+
+
+def test_a_folder_that_may_not_be_searched_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", closed)
+    assert replace(TOOL, folders=("/home/other",)).readable == ()
+
+
 def _program(language: str, case: str) -> Program:
     example = EXAMPLES[language]
     limits = replace(LIMITS, timeout=0.5) if case == "loop" else LIMITS
@@ -51,11 +92,11 @@ def _program(language: str, case: str) -> Program:
 def test_end_marker(language: str) -> None:
     """It comes once, its halves apart, behind all that the tests have; nothing of the tests is lost."""
     toolchain, tests = LANGUAGES[language], EXAMPLES[language].tail
-    marked = toolchain.with_end_marker(tests, "<<left", "right>>")
+    marked = toolchain.with_end_marker(tests, "<<left", "right>>").removeprefix(CPP_HEAD)
     assert marked.count("<<left") == 1
     assert marked.count("right>>") == 1
     assert "<<leftright>>" not in marked
-    kept = re.sub(r"\W*(os\.exit\(.*)?\s*\Z", "", tests)
+    kept = re.sub(r"\W*(os\.exit\(.*)?\s*\Z", "", tests).replace("\nset -e", "\nbuiltin set -e")
     assert marked.startswith(kept)
     assert marked.index("<<left") > len(kept)
 

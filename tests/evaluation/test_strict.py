@@ -1,7 +1,8 @@
 import datetime
 import math
 import os
-from collections import Counter, OrderedDict, namedtuple
+from array import array
+from collections import Counter, OrderedDict, deque, namedtuple
 from collections.abc import Iterator
 from decimal import Decimal
 from enum import IntEnum
@@ -50,8 +51,10 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 def judged(sandbox: Sandbox, code: str, tests: str, **more: Any) -> Result:
-    result = sandbox.submit(Program(code, tests, **{"entry_point": "f", "limits": LIMITS, **more})).result()
-    assert result.strict == (more.get("entry_point", "f") is not None)
+    """The result, which must be the strict mode's if there is an entry point, unless `apart` says otherwise."""
+    fields = {name: value for name, value in more.items() if name != "apart"}
+    result = sandbox.submit(Program(code, tests, **{"entry_point": "f", "limits": LIMITS, **fields})).result()
+    assert result.strict == more.get("apart", more.get("entry_point", "f") is not None)
     return result
 
 
@@ -75,7 +78,8 @@ def spelled(value: Any) -> Any:
 
 
 def test_special_numbers_arrive() -> None:
-    for value in (math.inf, -math.inf, -0.0, 10**400, -(2**64), True, int, ValueError):
+    more = (..., deque([1, (2,)], 3), deque([deque()]), array("d", [0.5]), array("B", b"x"))
+    for value in (math.inf, -math.inf, -0.0, 10**400, -(2**64), True, int, ValueError, *more):
         assert repr(strict.decode(strict.encode(value))) == repr(value)
     assert math.isnan(strict.decode(strict.encode(math.nan)))
     assert strict.decode(strict.encode("\ud800")) == "\ud800"
@@ -155,12 +159,63 @@ def test_iterators_arrive_with_what_they_hold_and_others_equal_nothing() -> None
         ("import sys; sys.exit()", "pass", "exited_early"),
         ("def g(x): return x", "pass", "failed"),
         ("def f(x): return iter(range(200_000))", "assert f(f(1)) == 1", "failed"),
-        ("def f(x): return 1", "f(lambda: 1)", "sandbox_error"),
+        ("def f(x): x.append(9)", "x = []\nf(x=x)\nassert x == [9]", "passed"),
+        ("def f(x, y): x.append(1); return y", "x = []\nassert f(x, x) == [1]\nassert x == [1]", "passed"),
+        ("def f(x, y): x.append(1); return y", "x = []\nassert f(x, y=x) == [1]\nassert f([], []) == []", "passed"),
+        (
+            "from collections import deque\ndef f(x): x.rotate(1); return deque(x)",
+            "from collections import deque\nx = deque([1, 2])\nassert f(x) == x == deque([2, 1])",
+            "passed",
+        ),
+        ("def f(x): return range(200_000)", "assert f(map(str, f(1))) == 1", "failed"),
     ],
 )
 def test_verdicts(sandbox: Sandbox, code: str, tests: str, status: str) -> None:
     result = judged(sandbox, code, tests)
     assert result.status == status, result
+
+
+OBJECTS = "class Tree:\n    def __init__(self, depth): self.depth = depth\n"
+DEPTH = OBJECTS + "def f(tree): return tree.depth"
+
+
+@pytest.mark.parametrize(
+    ("code", "tests", "reference", "status"),
+    [
+        ("def f(x): return 1", "assert f(lambda: 1) == 1", "", "passed"),
+        ("def f(x): return 2", "assert f(lambda: 1) == 1", "", "failed"),
+        (DEPTH, "assert f(Tree(3)) == 3", DEPTH, "passed"),
+        (DEPTH + " + 1", "assert f(Tree(3)) == 3", DEPTH, "failed"),
+        (DEPTH, "assert f(Tree(3)) == 3\nassert f(Tree(4)) == 4", DEPTH, "passed"),
+        (DEPTH + " + 0", "assert f(type('T', (), {'depth': 3})) == 3", DEPTH, "passed"),
+        ("def f(x): return x", "assert f(2) == 2\nassert f(print) is print", "def f(y): return y", "passed"),
+        (
+            "import itertools\ndef f(x): return itertools.count(x)",
+            "assert next(f(3)) == 3",
+            "def f(x):\n    while True:\n        yield x",
+            "passed",
+        ),
+    ],
+)
+def test_tests_of_more_than_plain_values_are_left_to_the_default_mode(
+    sandbox: Sandbox, code: str, tests: str, reference: str, status: str
+) -> None:
+    assert judged(sandbox, code, tests, reference=reference, apart=False).status == status
+
+
+def test_a_candidate_cannot_leave_the_strict_mode(sandbox: Sandbox) -> None:
+    equal = "class A:\n    __eq__ = lambda a, b: True\ndef f(x): return A()"
+    assert judged(sandbox, equal, "assert f(3) == 9", reference="def f(x): return x * x").status is Status.FAILED
+    assert judged(sandbox, equal, "assert f(f(1)) == 1", reference="def f(x): return 1").status is Status.FAILED
+
+
+def test_programs_that_name_frames_must_pass_in_the_strict_mode_too() -> None:
+    honest = "import sys\ndef f(x): return x * x if sys._getframe().f_back else 0"
+    with Sandbox(1) as made:
+        result = made.submit(Program(honest, "assert f(3) == 9", entry_point="f", limits=LIMITS)).result()
+        alone = made.submit(Program(honest, "assert f(3) == 9", limits=LIMITS)).result()
+    assert (result.status, result.strict) == (Status.PASSED, True)
+    assert (alone.status, alone.strict) == (Status.PASSED, False)
 
 
 def test_the_candidate_cannot_find_the_tests(sandbox: Sandbox) -> None:

@@ -90,12 +90,17 @@ class World:
     @cached_property
     def victim(self) -> subprocess.Popen[str]:
         """A process of the same user with a secret in its environment and one on its command line."""
-        command = [sys.executable, "-ISc", _VICTIM, self._secrets["argv"]]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        process = subprocess.Popen(command, env={VARIABLE: self._secrets["environ"]}, text=True, **pipes)  # type: ignore[call-overload]
+        process = subprocess.Popen(
+            [sys.executable, "-ISc", _VICTIM, self._secrets["argv"]],
+            env={VARIABLE: self._secrets["environ"]},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
         process.stdout.readline()
         os.set_blocking(process.stdout.fileno(), False)
-        return process  # type: ignore[no-any-return]
+        return process
 
     def facts(self, code: str) -> str:
         """Assignments of the facts that `code` names."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from starcoder.evaluation.jail import folders, processes
-from starcoder.evaluation.jail.confine import SYSTEM, Confinement, reachable, without
-from starcoder.evaluation.jail.disks import Disks
+from starcoder.evaluation.jail.confine import CAP_DAC_READ_SEARCH, SYSTEM, Confinement, holds, reachable, without
+from starcoder.evaluation.jail.disks import SHARED, Disks
 from starcoder.evaluation.jail.forkserver import ForkServer
 from starcoder.evaluation.jail.watch import Verdict
 
@@ -49,12 +49,14 @@ class Cell:
         self._isolation, self._users = config["isolation"], list(config["users"])
         self.folder = str(config["folder"])
         self.servers: dict[str, ForkServer] = {}
+        self.suited: dict[tuple[str, ...], bool] = {}  # what `python.py` has found out about references
         self._killed_for_memory = processes.killed_for_memory()
         Path(self.folder).mkdir(mode=0o711)
         self.disks = Disks(alone=not self._users)
         for role in ROLES:
             Path(self.folder, role).mkdir(mode=0o711)
             self.disks.mount(f"{self.folder}/{role}")
+        self.disks.share()
 
     def spared(self) -> set[int]:
         """Fork servers: children of this process that belong to no program."""
@@ -65,16 +67,19 @@ class Cell:
         for name in list(self.servers):
             self.servers.pop(name).close()
         processes.kill_orphans(())
+        for role in ROLES:
+            self.clear(role)
 
-    def close(self) -> None:
-        """End all processes and remove the folder."""
+    def close(self, parent: int) -> None:
+        """End all processes and remove the folder; the sandbox's folder as well, when its process `parent` has died."""
         self.restart()
         for role in ROLES:
             self.disks.unmount(f"{self.folder}/{role}")
         folders.empty(self.folder)
         with suppress(OSError):
             Path(self.folder).rmdir()
-            Path(self.folder).parent.rmdir()  # the last one of a sandbox whose main process has died
+            if os.getppid() != parent:
+                Path(self.folder).parent.rmdir()  # the last worker's succeeds
 
     def confinement(self, role: str, readable: Iterable[str], programs: Iterable[str]) -> Confinement:
         """How a process is shut in.
@@ -87,13 +92,14 @@ class Cell:
         landlock = self._isolation in ("landlock", "namespaces")
         user = self._users[ROLES.index(role)] if self._users else None
         search = user is not None and not all(reachable(path) for path in (*programs, *readable))
-        if search and not landlock:
-            user, search = None, False  # nothing would limit what it reads: better that it stays who it is
+        if search and not (landlock and holds(CAP_DAC_READ_SEARCH)):
+            user, search = None, False  # it stays who it is: else it would read nothing there, or everything
+        shared = (SHARED,) if self.disks.shared and role != "tests" else ()
         return Confinement(
             landlock=landlock,
             seccomp=self._isolation in ("seccomp", "landlock", "namespaces"),
             readable=(*SYSTEM, *readable),
-            writable=(f"{self.folder}/{role}",),
+            writable=(f"{self.folder}/{role}", *shared),
             user=user,
             search=search,
             protect=role != "command",
@@ -123,8 +129,10 @@ class Cell:
         return work
 
     def clear(self, role: str) -> None:
-        """Remove what the program left in its folder."""
+        """Remove what the program left in its folder, and as shared memory."""
         folders.empty(f"{self.folder}/{role}")
+        if self.disks.shared:
+            folders.empty(SHARED)
 
     def rlimits(self, limits: Mapping[str, Any], memory: str, user: int | None, base_kb: int = 0) -> list[Rlimit]:
         """The kernel's limits for each process of a program, as names and values of `resource`.

@@ -1,5 +1,6 @@
 """Compiles and runs a program of another language: each step in a process of its own, shut in and watched."""
 
+import errno
 import os
 import resource
 import signal
@@ -54,9 +55,9 @@ def run(cell: Cell, request: Mapping[str, Any]) -> dict[str, Any]:
     space = max(step["limits"]["disk_mb"] for step in request["steps"])
     folder, cpu = cell.fresh_folder(_ROLE, jail.user, space), 0.0
     try:
-        for name, text in request["files"].items():
-            Path(folder, name).write_text(text, encoding="utf-8", errors="surrogatepass")
         *compilations, last = request["steps"]
+        if not _written(folder, request["files"]):
+            return _fields(_full(last["limits"]), _Ended(None, 0, "", "", 0.0), 0.0)
         for step in compilations:
             ended = _step(cell, step, jail, environment, folder)
             cpu += ended.cpu
@@ -72,6 +73,22 @@ def run(cell: Cell, request: Mapping[str, Any]) -> dict[str, Any]:
 def _fields(verdict: Verdict, ended: _Ended, cpu: float) -> dict[str, Any]:
     text = {"stdout": ended.out, "stderr": ended.err}
     return {**verdict._asdict(), **text, "strict": False, "cpu_seconds": cpu}
+
+
+def _written(folder: str, files: Mapping[str, str]) -> bool:
+    """Write the program's text; whether there is room for it."""
+    try:
+        for name, text in files.items():
+            Path(folder, name).write_text(text, encoding="utf-8", errors="surrogatepass")
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return False
+    return True
+
+
+def _full(limits: Mapping[str, Any]) -> Verdict:
+    return Verdict("output_limit", f"more than {limits['disk_mb']} MB or {MOST_FILES} files on disk")
 
 
 def _step(
@@ -190,7 +207,7 @@ def _of_program(cell: Cell, ended: _Ended, step: Mapping[str, Any], marker: str)
 def _failure(cell: Cell, ended: _Ended, limits: Mapping[str, Any]) -> Verdict:
     """Why a program that ended by itself has not passed, as far as it says."""
     if "No space left on device" in ended.err:
-        return Verdict("output_limit", f"more than {limits['disk_mb']} MB or {MOST_FILES} files on disk")
+        return _full(limits)
     if any(phrase in ended.err for phrase in _NO_MEMORY):
         return Verdict("out_of_memory", "it says that it has no memory left")
     if os.WIFSIGNALED(ended.status):

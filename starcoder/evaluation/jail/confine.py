@@ -21,7 +21,7 @@ _PATH_BENEATH = 1
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_CAPBSET_DROP, _PR_SET_KEEPCAPS = 1, 22, 24, 8
 _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER, _PR_CAP_AMBIENT = 38, 36, 47
 _SECCOMP_MODE_FILTER = 2
-_CAP_DAC_READ_SEARCH = 2
+CAP_DAC_READ_SEARCH = 2
 _O_PATH = 0o10000000
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
@@ -43,6 +43,13 @@ SYSTEM = (
 def landlock_abi() -> int:
     """The version of Landlock that the kernel offers; 0 when there is none."""
     return max(0, int(_libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)))
+
+
+def holds(*numbers: int) -> bool:
+    """Whether this process has all these capabilities."""
+    with open("/proc/self/status") as file:  # noqa: PTH123
+        effective = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+    return all(effective >> number & 1 for number in numbers)
 
 
 def become_subreaper() -> None:
@@ -125,7 +132,7 @@ class Confinement(NamedTuple):
             _filter_calls(seccomp.Filter(same_user, signals, protect, abi >= 3).program())
 
     def _drop_privileges(self) -> None:
-        keep = 1 << _CAP_DAC_READ_SEARCH if self.search else 0
+        keep = 1 << CAP_DAC_READ_SEARCH if self.search else 0
         if self.user is not None:
             _check(_libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0), "prctl(PR_SET_KEEPCAPS)")
             os.setgroups([])
@@ -137,7 +144,7 @@ class Confinement(NamedTuple):
             os.setresuid(self.user, self.user, self.user)
         _set_capabilities(keep)
         if self.search:
-            _check(_libc.prctl(_PR_CAP_AMBIENT, 2, _CAP_DAC_READ_SEARCH, 0, 0), "prctl(PR_CAP_AMBIENT)")
+            _check(_libc.prctl(_PR_CAP_AMBIENT, 2, CAP_DAC_READ_SEARCH, 0, 0), "prctl(PR_CAP_AMBIENT)")
 
 
 def die_with_parent(parent: int) -> None:

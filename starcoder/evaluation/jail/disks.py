@@ -9,6 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 MOST_FILES = 10_000
+SHARED = "/dev/shm"
+"""Where the semaphores of POSIX lie."""
+
 _NEW_MOUNTS, _NEW_USERS = 0x00020000, 0x10000000
 _NOSUID, _NODEV, _REMOUNT, _RECURSIVE, _PRIVATE = 2, 4, 32, 0x4000, 1 << 18
 _DETACH = 2
@@ -24,7 +27,7 @@ class Disks:
 
     def __init__(self, alone: bool) -> None:
         self._sizes: dict[str, int] = {}
-        self.offered = False
+        self.offered = self.shared = False
         with suppress(OSError):
             _unshare(alone)
             _call(_libc.mount(None, b"/", None, _RECURSIVE | _PRIVATE, None))
@@ -37,6 +40,12 @@ class Disks:
                 _call(_libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", _NOSUID | _NODEV, b"mode=711"))
             except OSError:
                 self.offered = False
+
+    def share(self) -> None:
+        """Make a small `SHARED` that nobody else sees, if this process may: then `shared` is set."""
+        options = b"size=16m,nr_inodes=1000,mode=1777"
+        if self.offered:
+            self.shared = _libc.mount(b"tmpfs", SHARED.encode(), b"tmpfs", _NOSUID | _NODEV, options) == 0
 
     def resize(self, folder: str, megabytes: int) -> None:
         """Let `folder` hold that much."""

@@ -17,10 +17,11 @@ def disk_use(folder: str, most: int) -> tuple[int, int]:
             with os.scandir(path) as found:
                 for entry in found:
                     entries += 1
-                    status = entry.stat(follow_symlinks=False)
-                    blocks += status.st_blocks
-                    if stat.S_ISDIR(status.st_mode):
-                        pending.append(entry.path)
+                    with contextlib.suppress(FileNotFoundError):  # one that was removed meanwhile
+                        status = entry.stat(follow_symlinks=False)
+                        blocks += status.st_blocks
+                        if stat.S_ISDIR(status.st_mode):
+                            pending.append(entry.path)
         except PermissionError:
             with contextlib.suppress(OSError):
                 if os.stat(path).st_mode & 0o500 != 0o500:  # noqa: PTH116

@@ -26,131 +26,38 @@ import struct
 import sys
 import traceback
 import types
-from typing import Any, NoReturn
+from collections.abc import Iterable, Iterator
+from typing import Any, NoReturn, cast
 
 from starcoder.evaluation.jail import judge, strict
 from starcoder.evaluation.jail.judge import Plan
 
 CONTROL, CHANNEL = 3, 4
-PRELOADED = [
-    "abc",
-    "bisect",
-    "cmath",
-    "collections",
-    "collections.abc",
-    "copy",
-    "dataclasses",
-    "datetime",
-    "decimal",
-    "enum",
-    "fractions",
-    "functools",
-    "hashlib",
-    "heapq",
-    "inspect",
-    "itertools",
-    "json",
-    "math",
-    "numbers",
-    "operator",
-    "random",
-    "re",
-    "statistics",
-    "string",
-    "textwrap",
-    "time",
-    "types",
-    "typing",
-    "unicodedata",
-    "weakref",
-]
+PRELOADED = """
+    abc bisect cmath collections collections.abc copy dataclasses datetime decimal enum fractions functools
+    hashlib heapq inspect itertools json math numbers operator random re statistics string textwrap time
+    types typing unicodedata weakref
+""".split()  # noqa: SIM905
 ON_DEMAND = frozenset(
-    [
-        "argparse",
-        "array",
-        "ast",
-        "asyncio",
-        "base64",
-        "binascii",
-        "bz2",
-        "calendar",
-        "cmd",
-        "codecs",
-        "colorsys",
-        "concurrent",
-        "configparser",
-        "contextlib",
-        "contextvars",
-        "csv",
-        "difflib",
-        "dis",
-        "doctest",
-        "email",
-        "fnmatch",
-        "getpass",
-        "glob",
-        "graphlib",
-        "gzip",
-        "hmac",
-        "html",
-        "http",
-        "importlib",
-        "io",
-        "ipaddress",
-        "keyword",
-        "locale",
-        "logging",
-        "lzma",
-        "mimetypes",
-        "multiprocessing",
-        "os",
-        "pathlib",
-        "pickle",
-        "pickletools",
-        "platform",
-        "pprint",
-        "queue",
-        "reprlib",
-        "runpy",
-        "sched",
-        "secrets",
-        "select",
-        "selectors",
-        "shelve",
-        "shlex",
-        "shutil",
-        "signal",
-        "socket",
-        "sqlite3",
-        "stat",
-        "struct",
-        "subprocess",
-        "symtable",
-        "sys",
-        "tempfile",
-        "threading",
-        "timeit",
-        "token",
-        "tokenize",
-        "tomllib",
-        "trace",
-        "traceback",
-        "unittest",
-        "urllib",
-        "uuid",
-        "warnings",
-        "xml",
-        "zipfile",
-        "zlib",
-        "zoneinfo",
-    ]
+    """
+    argparse array ast asyncio base64 binascii bz2 calendar cmd codecs colorsys concurrent configparser
+    contextlib contextvars csv difflib dis doctest email fnmatch getpass glob graphlib gzip hmac html http
+    importlib io ipaddress keyword locale logging lzma mimetypes multiprocessing os pathlib pickle
+    pickletools platform pprint queue reprlib runpy sched secrets select selectors shelve shlex shutil
+    signal socket sqlite3 stat struct subprocess symtable sys tempfile threading timeit token tokenize
+    tomllib trace traceback unittest urllib uuid warnings xml zipfile zlib zoneinfo
+    """.split()  # noqa: SIM905
 )
-"""Modules of the standard library that are loaded before a program which names them: none has ctypes or effects."""
+"""Modules of the standard library that are loaded before a program which names them.
+
+None has effects. Those below them that need ctypes are not loaded (`_unavailable`).
+"""
 
 _IMPORT = re.compile(r"^[ \t]*(?:import|from)[ \t]+([\w., \t]+)", re.MULTILINE)
 _MOST_TESTS = 1000
 _MOST_TRACE = 16384
-_flush, _out, _err = io.TextIOWrapper.flush, sys.stdout, sys.stderr
+_flush = io.TextIOWrapper.flush
+_out, _err = cast(io.TextIOWrapper, sys.stdout), cast(io.TextIOWrapper, sys.stderr)
 
 
 def main() -> None:
@@ -181,7 +88,7 @@ class Server:
 
     def run(self) -> None:
         """Fork one child a request until the supervisor closes the connection."""
-        _out.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        _out.reconfigure(errors="backslashreplace")
         _send(self._control, {"ready": list(sys.version_info[:3])})
         gc.disable()
         while message := _receive(self._control):
@@ -204,18 +111,19 @@ class Server:
 
     def _load(self, name: str) -> None:
         """Import a module that is trusted; what is missing, the program's own import will tell."""
-        if name not in self._loaded and name not in judge.HIDDEN:
+        if name not in self._loaded and name not in judge.HIDDEN and not name.endswith(".__main__"):
             self._loaded.add(name)
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(BaseException):
                 importlib.import_module(name)
 
     def _load_named(self, source: str) -> None:
         """Import the modules of the standard library that a program names."""
-        for found in _IMPORT.finditer(source):
-            for part in found[1].split(","):
-                name = part.split()[0] if part.strip() else ""
-                if name.partition(".")[0] in ON_DEMAND:
-                    self._load(name)
+        with _unavailable(judge.HIDDEN):
+            for found in _IMPORT.finditer(source):
+                for part in found[1].split(","):
+                    name = part.split()[0] if part.strip() else ""
+                    if name.partition(".")[0] in ON_DEMAND:
+                        self._load(name)
 
     def _plan(self, request: dict[str, Any]) -> Plan:
         """What the child evaluates; everything trusted is loaded and compiled before it is forked."""
@@ -228,6 +136,8 @@ class Server:
         if request["part"] == "candidate":
             return Plan(None, None, ((strict.serve, arguments),), space)
         guarded = request["part"] == "whole" and not request["libraries"]
+        if guarded and "_ctypes" in sys.modules:
+            return Plan(error="ctypes is loaded beside the verdict")
         calls = judge.restored(request["tests"]) if guarded else ()
         if request["part"] == "tests":
             calls = ((strict.install, arguments),)
@@ -248,6 +158,19 @@ class Server:
                 self._tests.clear()
             self._tests[tests] = compile(tests, "<tests>", "exec", dont_inherit=True)
         return self._tests[tests]
+
+
+@contextlib.contextmanager
+def _unavailable(names: Iterable[str]) -> Iterator[None]:
+    """Meanwhile `names` cannot be imported, by no module either that is loaded; what is loaded already stays."""
+    modules: dict[str, Any] = vars(sys)["modules"]
+    absent = [name for name in names if name not in modules]
+    modules.update(dict.fromkeys(absent))
+    try:
+        yield
+    finally:
+        for name in absent:
+            del modules[name]
 
 
 def _send(control: _socket.socket, message: dict[str, Any]) -> None:
@@ -293,7 +216,7 @@ def _play(request: dict[str, Any], descriptors: list[int], plan: Plan) -> NoRetu
             os.read(judge.REPORT, judge.TOKEN_BYTES)
             plan.calls[0][0](code, *plan.calls[0][1])
         with contextlib.suppress(BaseException):
-            _flush(_out)  # type: ignore[arg-type]
+            _flush(_out)
         end(0)
     except BaseException as error:
         with contextlib.suppress(BaseException):
@@ -317,7 +240,7 @@ def _settle(request: dict[str, Any], descriptors: list[int], plan: Plan) -> None
     sys.modules["__main__"] = types.ModuleType("__main__")
     if plan.guarded:
         sys.path[:] = judge.standard_path()
-        sys.implementation.cache_tag = None  # type: ignore[assignment]  # modules are compiled: byte code can be forged
+        vars(sys.implementation)["cache_tag"] = None  # modules are compiled: byte code can be forged
     gc.enable()
     if plan.error:
         raise ValueError(plan.error)
@@ -349,7 +272,7 @@ def _explain(error: BaseException, request: dict[str, Any]) -> None:
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename in ("<harness>", "<judge>", "<strict>"):
         trace = trace.tb_next
-    _flush(_out)  # type: ignore[arg-type]
+    _flush(_out)
     lines = traceback.format_exception(type(error), error, trace, limit=20)
     _err.write("".join(lines)[-_MOST_TRACE:])
-    _flush(_err)  # type: ignore[arg-type]
+    _flush(_err)

@@ -7,8 +7,10 @@ through the end of the tests. What could look at the stack (tracing, the collect
 machine code, ctypes) is refused by an audit hook.
 
 The tests run in a copy of the candidate's namespace, with fresh builtins, and find the modules that they name as they
-were. What they call runs the candidate's code still, and gives them objects of its making: only the strict mode sees
-through that.
+were: their contents, their classes' attributes, the generator behind `random`. What lies deeper, such as a table that a
+function looks up or a module that only another one uses, stays as the candidate left it. What the tests call runs the
+candidate's code still, gives them objects of its making, and may reach their namespace by walking frames: only the
+strict mode sees through that.
 
 The text runs in the fork servers' interpreter (`harness.py`): CPython 3.9 or later, standard library alone.
 """
@@ -45,7 +47,9 @@ _HEAP_TYPE = 1 << 9
 _BUILTINS = tuple(builtins.__dict__.items())
 _STANDARD = os.__file__.rpartition("/")[0]
 _STANDARD_NAMES = frozenset(getattr(sys, "stdlib_module_names", ()))
-_STATEFUL = frozenset(("threading", "sys", "signal", "logging", "warnings", "io", "__main__"))
+_STATEFUL = frozenset(("threading", "sys", "signal", "logging", "warnings", "__main__"))
+_set_kind: Callable[..., None] = object.__dict__["__class__"].__set__
+_attributes: Callable[[type], Any] = type.__dict__["__dict__"].__get__
 _WORD = re.compile(r"[^\W\d]\w*")
 HIDDEN = frozenset(
     [
@@ -57,6 +61,7 @@ HIDDEN = frozenset(
         "_xxtestfuzz",
         "_ctypes",
         "_ctypes_test",
+        "_tkinter",
         "_xxsubinterpreters",
         "_xxinterpchannels",
         "_interpreters",
@@ -64,7 +69,7 @@ HIDDEN = frozenset(
         "_interpqueues",
     ]
 )
-"""Modules by which a program could reach its own memory, or an interpreter without the audit hook."""
+"""Modules by which a program could reach its own memory, load machine code, or leave the audit hook behind."""
 
 _REFUSED = frozenset(
     [
@@ -79,9 +84,21 @@ _REFUSED = frozenset(
         "code.__new__",
         "marshal.load",
         "marshal.loads",
+        "sqlite3.enable_load_extension",
+        "sqlite3.load_extension",
         "cpython.PyInterpreterState_New",
     ]
 )
+
+_NAMING = frozenset(["open", "os.symlink", "os.putenv"])
+_REFUSED_NAMES: frozenset[str | bytes] = frozenset(
+    [
+        *("mem", b"mem"),  # /proc/self/mem, where no Landlock is before it
+        *(b"GCONV_PATH", b"LOCPATH", b"OPENSSL_CONF", b"OPENSSL_MODULES", b"OPENSSL_ENGINES"),
+    ]
+)
+"""Last parts of paths, and variables, that these events must not name first: this process's memory, and what lets the C
+libraries load machine code."""
 
 Call = tuple[Callable[..., Any], tuple[Any, ...]]
 Calls = tuple[Call, ...]
@@ -140,19 +157,50 @@ def restored(tests: str) -> Calls:
     chosen = [name for name in sys.modules if name.partition(".")[0] in words]
     calls: list[Call] = [(dict.update, (sys.modules, tuple((name, sys.modules[name]) for name in chosen)))]
     for name in chosen:
+        if not isinstance(sys.modules[name], types.ModuleType):
+            continue  # a class, such as typing.io
         space = vars(sys.modules[name])
-        calls += [(dict.clear, (space,)), (dict.update, (space, tuple(space.items())))]
-        for kind in list(space.values()):
-            if isinstance(kind, type) and kind.__module__ == name and kind.__flags__ & _HEAP_TYPE:
-                calls += _restored_class(kind)
+        calls += [*_restored_kind(sys.modules[name]), *_restored_space(space)]
+        for value in list(space.values()):
+            if isinstance(value, type) and value.__module__ == name and value.__flags__ & _HEAP_TYPE:
+                calls += _restored_class(value)
+        for owner in {id(owner): owner for owner in _owners(space)}.values():
+            calls += [*_restored_kind(owner), *_restored_space(vars(owner))]
     return (*calls, *_restored_imports())
 
 
+def _restored_space(space: dict[str, Any]) -> Calls:
+    return (dict.clear, (space,)), (dict.update, (space, tuple(space.items())))
+
+
+def _restored_kind(thing: object) -> Iterator[Call]:
+    with contextlib.suppress(TypeError):  # what cannot be set cannot be changed
+        _set_kind(thing, type(thing))
+        yield _set_kind, (thing, type(thing))
+
+
 def _restored_class(kind: type) -> Iterator[Call]:
-    for name, value in list(vars(kind).items()):
-        with contextlib.suppress(TypeError, AttributeError):  # what cannot be set cannot be changed
+    yield from _restored_kind(kind)
+    yield _forget, (kind, frozenset(vars(kind)), _attributes, type.__delattr__)
+    for name, value in (*vars(kind).items(), ("__bases__", kind.__bases__)):
+        with contextlib.suppress(TypeError, AttributeError):
             type.__setattr__(kind, name, value)
             yield type.__setattr__, (kind, name, value)
+
+
+def _forget(kind: type, known: frozenset[str], attributes: Callable[[type], Any], delete: Callable[..., None]) -> None:
+    """Remove the attributes that were added to a class; as in the audit hook, nothing is looked up."""
+    for name in (*attributes(kind),):
+        if name not in known:
+            delete(kind, name)
+
+
+def _owners(space: dict[str, Any]) -> Iterator[object]:
+    """The objects whose methods pass for functions of a module, such as the generator behind `random`."""
+    for value in space.values():
+        owner = value.__self__ if isinstance(value, types.MethodType) else None
+        if type(owner).__module__ == space.get("__name__") and isinstance(getattr(owner, "__dict__", None), dict):
+            yield owner
 
 
 def _restored_imports() -> Calls:
@@ -180,8 +228,13 @@ def guard() -> Callable[[str, tuple[Any, ...]], None]:
         hidden: frozenset[str] = HIDDEN,
         folder: str = f"{_STANDARD}/lib-dynload/",
         names: frozenset[str] = _STANDARD_NAMES,
+        naming: frozenset[str] = _NAMING,
+        refused_names: frozenset[str | bytes] = _REFUSED_NAMES,
         note: Callable[[str], None] = refusals.append,
         text: type[str] = str,
+        kind: type[type] = type,
+        data: type[bytes] = bytes,
+        number: type[int] = int,
         denied: type[Exception] = PermissionError,
         missing: type[Exception] = ImportError,
     ) -> None:
@@ -194,9 +247,15 @@ def guard() -> Callable[[str, tuple[Any, ...]], None]:
             if text.__add__(start, "/") != folder or text.partition(file, ".")[0] in hidden:
                 note(event)
                 raise missing("modules in machine code are not loaded beside the verdict: declare the library")
-        elif (
-            event in refused or event.startswith("ctypes.") or (event == "object.__setattr__" and args[1] == "__code__")
-        ):
+            return
+        bad = event in refused or text.startswith(event, "ctypes.")
+        if event in naming:
+            first = args[0]
+            if kind(first) is data:
+                bad = data.rpartition(first, b"/")[2] in refused_names
+            elif kind(first) is not number:  # that of an open file
+                bad = text.rpartition(first, "/")[2] in refused_names
+        if bad or (event == "object.__setattr__" and args[1] == "__code__"):
             note(event)
             raise denied("not available in the sandbox: " + event)
 

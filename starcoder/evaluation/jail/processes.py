@@ -13,6 +13,7 @@ from typing import NamedTuple
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_KB = os.sysconf("SC_PAGE_SIZE") // 1024
 _PROC = Path("/proc")
+_ROUNDS = 100
 _SOCKET_KB, _PIPE_KB = 208, 64  # what the kernel stores in one at most
 
 
@@ -171,6 +172,22 @@ def processes_of(user: int) -> Iterator[int]:
                 yield int(folder.name)
 
 
+def kill_with_variable(start: str) -> None:
+    """Kill this user's processes that were started with a variable that begins so, and what they fork meanwhile."""
+    for _ in range(_ROUNDS):
+        found = [pid for pid in processes_of(os.geteuid()) if _has_variable(pid, start.encode())]
+        if not found:
+            break
+        _signal(found, signal.SIGSTOP)
+        _signal(found, signal.SIGKILL)
+
+
+def _has_variable(pid: int, start: bytes) -> bool:
+    with contextlib.suppress(OSError):
+        return (b"\0" + (_PROC / str(pid) / "environ").read_bytes()).find(b"\0" + start) >= 0
+    return False
+
+
 def held_kb(pids: Iterable[int], folders: Iterable[str]) -> tuple[int, int]:
     """Memory and disk that `pids` hold by open files: the buffers of sockets and pipes, files without a name.
 
@@ -183,18 +200,26 @@ def held_kb(pids: Iterable[int], folders: Iterable[str]) -> tuple[int, int]:
     for pid in pids:
         with contextlib.suppress(OSError):
             for descriptor in (_PROC / str(pid) / "fd").iterdir():
-                target = str(descriptor.readlink())
-                if target.startswith(("socket:", "pipe:")):
-                    buffers[target] = _SOCKET_KB if target.startswith("socket:") else _PIPE_KB
-                elif target.endswith(" (deleted)"):
-                    status = descriptor.stat()
-                    blocks[status.st_dev, status.st_ino] = status.st_blocks // 2
-            for line in (_PROC / str(pid) / "maps").read_text(errors="replace").splitlines() if folders else ():
-                fields = line.split(maxsplit=5)
-                if line.endswith(" (deleted)") and fields[5].startswith(tuple(folders)):
-                    start, end = (int(address, 16) for address in fields[0].split("-"))
-                    blocks.setdefault((0, int(fields[4])), (end - start) // 1024)
+                with contextlib.suppress(FileNotFoundError):  # one that was closed meanwhile
+                    target = str(descriptor.readlink())
+                    if target.startswith(("socket:", "pipe:")):
+                        buffers[target] = _SOCKET_KB if target.startswith("socket:") else _PIPE_KB
+                    elif target.endswith(" (deleted)"):
+                        status = descriptor.stat()
+                        blocks[status.st_dev, status.st_ino] = status.st_blocks // 2
+            for inode, kilobytes in _mapped(pid, tuple(folders)) if folders else ():
+                blocks.setdefault((0, inode), kilobytes)
     return sum(buffers.values()), sum(blocks.values())
+
+
+def _mapped(pid: int, folders: tuple[str, ...]) -> Iterator[tuple[int, int]]:
+    """Inode and KB of each file without a name that `pid` has mapped."""
+    # A name may hold any character but the end of a line: also those at which text is split into lines.
+    for line in (_PROC / str(pid) / "maps").read_bytes().decode(errors="replace").split("\n"):
+        fields = line.split(" ", 5)
+        if len(fields) == 6 and line.endswith(" (deleted)") and fields[5].lstrip(" ").startswith(folders):
+            start, end = (int(address, 16) for address in fields[0].split("-"))
+            yield int(fields[4]), (end - start) // 1024
 
 
 def _stat(pid: int) -> list[str]:

@@ -7,6 +7,7 @@ in the fork servers' interpreter (`harness.py`), on both sides of a connection.
 
 from __future__ import annotations
 
+import array
 import builtins
 import contextlib
 import datetime
@@ -15,6 +16,7 @@ import json
 import os
 import struct
 import sys
+from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
@@ -22,7 +24,7 @@ from typing import Any, NoReturn
 
 _MOST_BYTES = 64 << 20
 _MOST_ITEMS = 100_000
-_CONTAINERS: tuple[type, ...] = (list, dict, set, tuple, bytearray)
+_CONTAINERS: tuple[type, ...] = (list, dict, set, tuple, bytearray, deque, array.array)
 
 # Exact types that travel as text, each with how it is written and read.
 _TEXTS: dict[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]] = {
@@ -50,9 +52,15 @@ class Gone(BaseException):
 
 
 class CannotPass(BaseException):
-    """The tests pass an argument that is no plain value: the strict mode's failure, not the candidate's."""
+    """The tests pass an argument that is no plain value, and the candidate has had no part in it yet."""
 
-    sandbox_status = "sandbox_error"
+    sandbox_status = "cannot_pass"
+
+
+class CannotPassOn(BaseException):
+    """The same after an answer: it may be the candidate's doing."""
+
+    sandbox_status = "failed"
 
 
 class Broken(BaseException):
@@ -102,6 +110,12 @@ def encode(value: Any) -> Any:  # noqa: PLR0911 - one line a kind
 def _encode_rare(value: Any, kind: type) -> Any:  # noqa: PLR0911
     if kind is complex:
         return {"complex": [value.real, value.imag]}
+    if value is ...:
+        return {"ellipsis": 0}
+    if issubclass(kind, deque):
+        return {"deque": [encode([*deque.__iter__(value)]), value.maxlen]}
+    if kind is array.array:
+        return {"array": [value.typecode, encode(value.tolist())]}
     if kind is range:
         return {"range": [value.start, value.stop, value.step]}
     if kind is datetime.timedelta:
@@ -152,6 +166,9 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "int": lambda content: int(content, 16),
     "dict": lambda content: {decode(key): decode(item) for key, item in content},
     "complex": lambda content: complex(*content),
+    "ellipsis": lambda content: ...,
+    "deque": lambda content: deque(decode(content[0]), content[1]),
+    "array": lambda content: array.array(content[0], decode(content[1])),
     "range": lambda content: range(*content),
     "timedelta": lambda content: datetime.timedelta(*content),
     "iterator": lambda content: iter(decode(content)),
@@ -174,10 +191,12 @@ def serve(code: Any, channel: int, entry_point: str, space: dict[str, Any]) -> N
     _send(channel, {"ready": True})
     while call := _receive(channel):
         try:
-            arguments, named = decode(call["arguments"]), decode(call["named"])
-            before = _mutable(arguments)
-            answer = {"value": encode(function(*arguments, **named))}
-            after = _mutable(arguments)
+            sent = decode(call["values"])
+            values = [sent[place] for place in call["same"]]
+            split = len(values) - len(call["names"])
+            before = _mutable(values)
+            answer = {"value": encode(function(*values[:split], **dict(zip(call["names"], values[split:]))))}  # noqa: B905
+            after = _mutable(values)
             if after != before:
                 answer["arguments"] = after
         except BaseException as error:
@@ -187,9 +206,9 @@ def serve(code: Any, channel: int, entry_point: str, space: dict[str, Any]) -> N
         _send(channel, answer)
 
 
-def _mutable(arguments: list[Any]) -> list[Any]:
+def _mutable(values: list[Any]) -> list[Any]:
     """Encoded arguments that a call may change."""
-    return [encode(argument) if type(argument) in _CONTAINERS else None for argument in arguments]
+    return [encode(value) if type(value) in _CONTAINERS else None for value in values]
 
 
 def _encode_error(error: BaseException) -> dict[str, Any]:
@@ -206,12 +225,21 @@ def install(channel: int, entry_point: str, space: dict[str, Any]) -> None:
     if _receive(channel) is None:
         raise Gone
 
+    answers = 0
+
     def function(*arguments: Any, **named: Any) -> Any:
-        values = list(arguments)
-        _send(channel, {"arguments": _passed(values), "named": _passed(named)})
+        nonlocal answers
+        values = [*arguments, *named.values()]
+        same = [next(place for place, other in enumerate(values) if other is value) for value in values]
+        try:
+            call = {"values": _passed(values), "same": same, "names": list(named)}
+        except CannotPass as error:
+            raise CannotPassOn(*error.args) if answers else error from None
+        _send(channel, call)
         answer = _receive(channel)
         if answer is None:
             raise Gone
+        answers += 1
         try:
             if "error" in answer:
                 raised = _error(answer)
@@ -250,7 +278,7 @@ def _refuse(value: Any) -> NoReturn:
         if isinstance(item, (Opaque, _ITERATOR)):
             raise TypeError(f"{item!r} is no plain value")
         pending += [*item.keys(), *item.values()] if isinstance(item, dict) else ()
-        pending += item if isinstance(item, (list, tuple, set, frozenset)) else ()
+        pending += item if isinstance(item, (list, tuple, set, frozenset, deque)) else ()
     kinds = {name for item in pending if (name := type(item).__name__) not in dir(builtins)} or {"function"}
     raise CannotPass(f"the strict mode cannot pass an argument of type {', '.join(sorted(kinds))}")
 
@@ -284,6 +312,9 @@ def _update(old: Any, new: Any) -> Any:
         return new
     elif len(old) == len(new) and isinstance(old, list):
         old[:] = map(_update, old, new)
+    elif isinstance(old, deque):
+        old.clear()
+        old.extend(new)
     else:
         old[:] = new
     return old

@@ -29,36 +29,47 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = os.getppid()
     become_subreaper()
+    with suppress(ParentGoneError, OSError):
+        try:
+            _serve(parent)
+        except ParentGoneError:
+            raise
+        except Exception as error:  # the main process tells it, and starts another
+            _send({"error": _told(error)})
+
+
+def _serve(parent: int) -> None:
     cell = Cell(_receive(parent))
     try:
         python.server(cell, "whole")
         _send({"ready": True})
         while True:
             _send(_run(cell, _receive(parent)))
-    except ParentGoneError:
-        pass
-    except (JailError, OSError) as error:
-        with suppress(OSError):
-            _send({"error": str(error)})
     finally:
-        cell.close()
+        cell.close(parent)
 
 
 def _run(cell: Cell, request: Mapping[str, Any]) -> dict[str, Any]:
     """The result of a program, as fields of `starcoder.evaluation.program.Result`."""
     started = time.monotonic()
     run = python.run if request["kind"] == "python" else commands.run
-    try:
-        result = run(cell, request)
-    except JailError:
-        cell.restart()
+    result: dict[str, Any] = {}
+    for _ in range(2):
         try:
             result = run(cell, request)
-        except JailError as error:
+            break
+        except ParentGoneError:
+            raise
+        except Exception as error:  # whatever it is, the next program finds a worker
             cell.restart()
-            result = {"status": "sandbox_error", "detail": f"twice: {error}"}
+            result = {"status": "sandbox_error", "detail": f"twice: {_told(error)}"}
     result["wall_seconds"] = time.monotonic() - started
     return result
+
+
+def _told(error: Exception) -> str:
+    """What an error says, and its kind where that is no matter of course."""
+    return str(error) if isinstance(error, (JailError, OSError)) else repr(error)
 
 
 def _receive(parent: int) -> dict[str, Any]:

@@ -21,12 +21,13 @@ from typing import Any
 from starcoder.errors import UserError
 from starcoder.evaluation.jail import folders, processes
 from starcoder.evaluation.jail.cell import ROLES
-from starcoder.evaluation.jail.confine import DEVICES, SYSTEM
+from starcoder.evaluation.jail.confine import DEVICES, SYSTEM, holds
 
 _ROOT = Path(__file__).parents[3]
 _MAIN = (
     f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from starcoder.evaluation.jail.supervisor import serve; serve()"
 )
+_MOST_ERRORS = 1 << 20
 _START_SECONDS, _PATIENCE_SECONDS = 120.0, 1800.0
 _FIRST_USER, _LAST_USER = 20_000, 60_000
 _NEEDED_CAPABILITIES = (0, 1, 5, 6, 7)  # CHOWN, DAC_OVERRIDE, KILL, SETGID, SETUID
@@ -65,7 +66,8 @@ class Worker:
         }
         self._command = [sys.executable, "-I", "-S", "-c", _MAIN]
         if isolation == "namespaces":
-            self._command = [*_namespaces((*readable, *shown), str(Path(folder).parent)), *self._command]
+            self._command = [*namespaces((*readable, *shown), str(Path(folder).parent)), *self._command]
+        self._errors = open(os.memfd_create("errors"), "w+b", buffering=0)  # noqa: PTH123, SIM115 - closed with the worker
         self._changing, self._closed = threading.Lock(), False
         self._start()
 
@@ -78,29 +80,29 @@ class Worker:
         try:
             answer = self._receive(_START_SECONDS)
         except OSError as error:
-            raise UserError(f"the sandbox's worker does not start: {error}") from error
+            raise UserError(f"the sandbox's worker does not start: {self._last_words() or error}") from error
         if "error" in answer:
             raise UserError(f"the sandbox does not start: {answer['error']}")
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The worker's answer; a new worker is asked once more when it dies over it."""
-        failure = ""
+        failures = dict[str, None]()  # in their order, each once
         for _ in range(2):
             try:
                 self._send(request)
                 answer = self._receive(_PATIENCE_SECONDS)
                 if "error" not in answer:
                     return answer
-                failure = answer["error"]
+                failures[answer["error"]] = None
             except (OSError, ValueError) as error:
-                failure = str(error)
+                failures[self._last_words() or str(error)] = None
             try:
                 if not self._replace():
-                    failure = "it was closed"
+                    failures["it was closed"] = None
                     break
             except UserError as error:
-                failure = str(error)
-        return {"status": "sandbox_error", "detail": f"the sandbox's worker has ended: {failure}"}
+                failures[str(error)] = None
+        return {"status": "sandbox_error", "detail": f"the sandbox's worker has ended: {'; '.join(failures)}"}
 
     def close(self) -> None:
         """End it and all that it has started, and remove its folder; whoever waits for an answer gets an error."""
@@ -108,6 +110,7 @@ class Worker:
             if not self._closed:
                 self._closed = True
                 self._end()
+                self._errors.close()
                 if self._lock:
                     self._lock.close()
 
@@ -121,20 +124,26 @@ class Worker:
             return not self._closed
 
     def _start(self) -> None:
+        self._errors.seek(0)
+        self._errors.truncate()
         self._process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self._errors,
             start_new_session=True,  # Ctrl-C is for the main process alone
             cwd="/",
             bufsize=0,
         )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests, self._answers = self._process.stdin, self._process.stdout
         with contextlib.suppress(OSError):  # waiting for its first words will tell
             self._send(self._config)
 
     def _end(self) -> None:
         with contextlib.suppress(OSError):
-            self._process.stdin.close()  # type: ignore[union-attr]
+            self._requests.close()
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -144,15 +153,24 @@ class Worker:
             for pid in processes.processes_of(user):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+        if not self._users:  # what a supervisor left that could not end its programs
+            processes.kill_with_variable(f"HOME={self._folder}/")
         if Path(self._folder).exists():
             folders.empty(self._folder)
             Path(self._folder).rmdir()
+
+    def _last_words(self) -> str:
+        """The last line that its process has printed as an error."""
+        with contextlib.suppress(ValueError, OSError):  # it may have been closed meanwhile
+            said = os.pread(self._errors.fileno(), _MOST_ERRORS, 0).decode(errors="replace").strip()
+            return said.rpartition("\n")[2]
+        return ""
 
     def _send(self, message: Mapping[str, Any]) -> None:
         data = json.dumps(message).encode()
         data = struct.pack("=I", len(data)) + data
         while data:
-            data = data[self._process.stdin.write(data) :]  # type: ignore[union-attr]
+            data = data[self._requests.write(data) :]
 
     def _receive(self, seconds: float) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
@@ -160,8 +178,7 @@ class Worker:
         return dict(json.loads(self._exactly(size, deadline)))
 
     def _exactly(self, size: int, deadline: float) -> bytes:
-        data, stream = bytearray(), self._process.stdout
-        assert stream is not None
+        data, stream = bytearray(), self._answers
         while len(data) < size:
             poll = select.poll()
             poll.register(stream, select.POLLIN)
@@ -194,9 +211,7 @@ def _claim_users(isolation: str) -> tuple[list[int], socket.socket | None]:
 
 
 def _may_change_users() -> bool:
-    status = Path("/proc/self/status").read_text()
-    effective = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
-    return os.geteuid() == 0 and all(effective >> capability & 1 for capability in _NEEDED_CAPABILITIES)
+    return os.geteuid() == 0 and holds(*_NEEDED_CAPABILITIES)
 
 
 def _users_of_processes() -> set[int]:
@@ -214,14 +229,14 @@ def _is_mapped(user: int) -> bool:
     return any(inside <= user < inside + length for inside, _, length in spans)
 
 
-def _namespaces(readable: tuple[str, ...], scratch: str) -> list[str]:
+def namespaces(readable: tuple[str, ...], scratch: str) -> list[str]:
     """The command line of bubblewrap: a file tree with nothing in it but what programs and the supervisor read."""
     paths = (*SYSTEM, "/sys/devices/system/cpu", *readable, sys.prefix, sys.base_prefix, str(_ROOT / "starcoder"))
     places, links = _resolved(path for path in dict.fromkeys(paths) if Path(path).exists())
     folders = [str(parent) for path in (*places, *links) for parent in reversed(path.parents) if parent != Path("/")]
     command = [str(shutil.which("bwrap")), "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     command += ["--unshare-cgroup-try", "--proc", "/proc", "--perms", "1777", "--tmpfs", "/tmp"]
-    for folder in ("/dev", *dict.fromkeys(folders), scratch):
+    for folder in ("/dev", "/dev/shm", *dict.fromkeys(folders), scratch):
         command += ["--perms", "0755", "--dir", folder]
     for device in DEVICES:
         command += ["--dev-bind", device, device]
