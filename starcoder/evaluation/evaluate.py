@@ -219,7 +219,7 @@ def _report(run: Run, results: Results) -> None:
     looked_at = (sample for plan in run.plans for sample in samples_of(plan, run.folder / plan.task.name))
     write_report(run.folder / "report", results, looked_at)
     print(console(results))
-    print(f"the report: {(run.folder / 'report' / 'index.html').resolve()}")
+    print(f"the report: {run.folder / 'report' / 'index.html'}")
 
 
 def _installed() -> dict[str, str]:

@@ -261,8 +261,9 @@ class _Judge:
 
     def wait(self) -> None:
         """Wait for the programs that still run."""
-        for _ in tqdm(range(len(self.running)), f"{self.plan.task.name}: verdicts", disable=not self.running):
-            self._tell_next()
+        if self.running:
+            for _ in tqdm(range(len(self.running)), f"{self.plan.task.name}: verdicts"):
+                self._tell_next()
 
     def _tell_next(self) -> None:
         assert isinstance(self.plan.task, Executed)
