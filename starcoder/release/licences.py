@@ -1,0 +1,145 @@
+"""Under which licence weights go out (paper §9), and the terms that go with StarCoder's.
+
+Who trains from scratch on permissive code is free to choose; Apache-2.0 is the default because it is permissive, like
+the code that the model learned from, and grants patents, too. What grows out of StarCoder's weights keeps BigCode's
+OpenRAIL-M: the licence itself demands that its restrictions of use are passed on.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from starcoder.errors import UserError, one_line
+
+OPENRAIL = "bigcode-openrail-m"
+OPENRAIL_TEXT = "https://huggingface.co/spaces/bigcode/bigcode-model-license-agreement"
+DEFAULT = "apache-2.0"
+HUB_IDS = frozenset(
+    "afl-3.0 agpl-3.0 apache-2.0 apple-amlr artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0 "
+    "bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5 "
+    "cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 "
+    "cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 creativeml-openrail-m ecl-2.0 "
+    "epl-1.0 epl-2.0 eupl-1.1 gfdl gpl gpl-2.0 gpl-3.0 isc lgpl lgpl-2.1 lgpl-3.0 mit mpl-2.0 ms-pl ncsa odbl openrail "
+    "openrail++ osl-3.0 pddl postgresql unlicense wtfpl zlib".split()
+)
+"""Identifiers that the Hub knows; another licence is a file `LICENSE` in the folder."""
+RESTRICTIONS = (
+    "to break the law, or to help others to",
+    "to write or spread malware",
+    "to make or spread what is verifiably false, with the intent to harm",
+    "to pass off what a machine wrote as the work of a person, or to pose as somebody else",
+    "to decide automatically over somebody's rights or duties without telling them",
+    "to give medical advice",
+)
+"""Some of what Attachment A forbids, in short; the text of the licence is what holds."""
+_STARCODER = re.compile(
+    r"bigcode/(?:starcoder(?:base|plus)?(?:-\w+)*|tiny_starcoder_py)|HuggingFaceH4/starchat-(?:alpha|beta)", re.IGNORECASE
+)
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
+_FRONT_MATTER = re.compile(r"\A\s*---\r?\n(.*?)\r?\n---", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Licence:
+    """The licence of weights.
+
+    Args:
+        id: the Hub's identifier, or a name of one's own.
+        inherited: whether the weights that training started from leave no other choice.
+    """
+
+    id: str
+    inherited: bool = False
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The keys of a model card that tell the Hub about it; whoever downloads from a gated repository must agree."""
+        if self.id not in HUB_IDS:
+            return {"license": "other", "license_name": self.id, "license_link": "LICENSE"}
+        if self.id != OPENRAIL:
+            return {"license": self.id}
+        prompt = (
+            "These weights are under the BigCode OpenRAIL-M v1 licence. It is free of charge and allows commercial use,"
+            " but forbids the uses in its Attachment A, and you must bind whoever gets the weights, or a model made of"
+            f" them, to the same restrictions. Please read it before you agree: {OPENRAIL_TEXT}"
+        )
+        return {
+            "license": self.id,
+            "extra_gated_heading": "Model licence agreement",
+            "extra_gated_prompt": prompt,
+            "extra_gated_fields": {"I have read the licence and agree to its terms": "checkbox"},
+        }
+
+
+def choose(
+    wanted: str | None, trained: bool, base: str | None, corpus_licences: Iterable[str], folder: Path
+) -> Licence:
+    """The licence of the weights in `folder`.
+
+    Args:
+        wanted: what the user says; None leaves it to what is known.
+        trained: whether it is known how the weights were trained.
+        base: repository or folder of the weights that training started from; None when it started from scratch.
+        corpus_licences: identifiers in the corpus.
+        folder: the release; a licence that the Hub has no identifier for is its file `LICENSE`.
+
+    Raises:
+        UserError: when the choice is not free, nothing decides it, or the text of the licence is missing.
+    """
+    inherited = _licence_of(base) if base else None
+    if inherited == OPENRAIL:
+        if wanted not in (None, OPENRAIL):
+            raise UserError(
+                f"--license {wanted} cannot be: the weights come from {base}, whose licence {OPENRAIL} must be passed on"
+            )
+        return Licence(OPENRAIL, inherited=True)
+    if wanted is not None:
+        return _named(wanted, folder)
+    if not trained:
+        raise UserError("name --run, the training run that made the weights, or their licence with --license")
+    if base:
+        if inherited is None:
+            raise UserError(f"the licence of {base}, from which training started, is not known: name --license")
+        return _named(inherited, folder)
+    if private := sorted({part for name in corpus_licences for part in re.findall(r"LicenseRef-[\w.-]+", name)}):
+        raise UserError(f"the corpus holds code under {', '.join(private)}: name the weights' licence with --license")
+    return Licence(DEFAULT)
+
+
+def front_matter(readme: Path) -> dict[str, Any]:
+    """The metadata at the top of a model card, empty when it has none.
+
+    Raises:
+        UserError: when it cannot be read.
+    """
+    try:
+        found = _FRONT_MATTER.match(readme.read_text(encoding="utf-8"))
+        metadata = yaml.safe_load(found[1]) if found else {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{readme} cannot be read as a model card: {one_line(error)}") from None
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _licence_of(base: str) -> str | None:
+    if _STARCODER.fullmatch(base):
+        return OPENRAIL
+    readme = Path(base) / "README.md"
+    metadata = front_matter(readme) if readme.is_file() else {}
+    ancestors = metadata.get("base_model") or []
+    if any(_STARCODER.fullmatch(str(name)) for name in ([ancestors] if isinstance(ancestors, str) else ancestors)):
+        return OPENRAIL
+    license = metadata.get("license_name") if metadata.get("license") == "other" else metadata.get("license")
+    return license if isinstance(license, str) else None
+
+
+def _named(name: str, folder: Path) -> Licence:
+    if name not in HUB_IDS:
+        if not _NAME.fullmatch(name):
+            raise UserError(f"--license {name} is no licence's name: write it in lower case, such as {DEFAULT}")
+        if not (folder / "LICENSE").is_file():
+            raise UserError(f"--license {name} is unknown to the Hub: put its text into {folder / 'LICENSE'}")
+    return Licence(name)

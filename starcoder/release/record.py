@@ -1,0 +1,249 @@
+"""What a training run left behind: the facts of a model card, none of them from memory."""
+
+import json
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict_loader import load
+
+from starcoder.errors import UserError, one_line
+from starcoder.model import StarCoderConfig
+from starcoder.smoke.metrics import read_metrics
+from starcoder.training.checkpoint import complete, read_meta
+from starcoder.training.stream import Shards, open_shards
+
+_TELLING = "transformer.ln_f.weight"
+"""A small parameter that every step changes: it tells the checkpoints of a run apart."""
+_CONFIGS = ("config.yaml", "version_*/config.yaml", "*/config.yaml", "*/version_*/config.yaml")
+_MEASUREMENTS = {"energy": ("kwh",), "verbatim": ("samples", "matches"), "pii": ("samples", "matches")}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The parameters in a folder of safetensors, mapped from disk and not copied."""
+
+    tensors: Mapping[str, Tensor]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Stored":
+        """Map every file.
+
+        Raises:
+            UserError: when there is none, or one is damaged.
+        """
+        tensors: dict[str, Tensor] = {}
+        for file in sorted(folder.glob("*.safetensors")):
+            try:
+                with safe_open(file, framework="pt") as weights:
+                    tensors |= {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118
+            except (SafetensorError, OSError) as error:
+                raise UserError(f"{file} is damaged: {one_line(error)}") from None
+        tensors.pop("lm_head.weight", None)
+        if _TELLING not in tensors:
+            raise UserError(f"{folder} holds no weights of a model")
+        return cls(tensors)
+
+    @property
+    def dtype(self) -> str:
+        """The type of the numbers, such as `bfloat16`."""
+        return str(self.tensors[_TELLING].dtype).removeprefix("torch.")
+
+    def named_parameters(self) -> list[tuple[str, Tensor]]:
+        """As a module has them."""
+        return list(self.tensors.items())
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run of `starcoder fit`, up to the checkpoint that was released.
+
+    Args:
+        recipe: all its settings.
+        step: optimizer steps.
+        tokens: tokens seen, repetitions counted; None when the data that would tell is gone.
+        shards: the token shards that it read; None when they are not here any more.
+        base: the weights that it started from, a repository or a folder; None for random ones.
+        devices: how many trained together; None when nothing was logged.
+        hours: of training steps by the clock, without validation, checkpoints and starts; None when nothing was logged.
+        losses: the last that were logged, by name.
+    """
+
+    recipe: Mapping[str, Any]
+    step: int
+    tokens: int | None
+    shards: Shards | None
+    base: str | None
+    devices: int | None = None
+    hours: float | None = None
+    losses: Mapping[str, float] = field(default_factory=dict)
+
+
+def read_training(run: Path, config: StarCoderConfig, tokenizer: str, stored: Stored) -> Training:
+    """What the run in a folder left.
+
+    Args:
+        run: its folder: checkpoints, and the logger's folder with `config.yaml`.
+        config: the released model's shape.
+        tokenizer: digest of the released tokenizer.
+        stored: the released weights.
+
+    Raises:
+        UserError: when the folder is no run's, or none of its checkpoints holds the released weights.
+    """
+    path = _newest_config(run)
+    recipe = _read_recipe(path)
+    checkpoint = _matching(_checkpoints(run, recipe), stored, run)
+    meta = read_meta(checkpoint)
+    if meta.get("tokenizer") != tokenizer or _shape(StarCoderConfig(**meta["model_config"])) != _shape(config):
+        raise UserError(f"{checkpoint} is of another model or another tokenizer than the released ones")
+    position = meta.get("TokenDataModule", {})
+    shards = _shards(recipe["data"].get("train"), position.get("shards"))
+    return Training(
+        recipe,
+        meta["global_step"],
+        _tokens_seen(position, shards, recipe["data"].get("context_length")),
+        shards,
+        recipe["model"].get("init_from"),
+        **_logged(path.parent.parent, meta["global_step"]),
+    )
+
+
+def read_measurements(paths: Sequence[Path], weights: str) -> dict[str, dict[str, Any]]:
+    """What other tools measured of these weights: `energy`, `verbatim` (training code in samples) and `pii` (in samples).
+
+    Each file is a JSON object with one or more of those keys, and may say which `weights` it is about. Each of them has
+    a `method` in words, and the numbers `kwh`, or `samples` and `matches`.
+
+    Raises:
+        UserError: when a file is missing or damaged, says something else, or says it twice.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read as measured figures: {one_line(error)}") from None
+        if not isinstance(content, dict) or not content.keys() & _MEASUREMENTS.keys():
+            raise UserError(f"{path} holds none of the figures {', '.join(_MEASUREMENTS)}")
+        if content.get("weights", weights) != weights:
+            raise UserError(f"{path} is about other weights: measure these")
+        for name in content.keys() & _MEASUREMENTS.keys():
+            if name in found:
+                raise UserError(f"{path} has {name} once more: give one file with it")
+            found[name] = _checked(path, name, content[name])
+    return found
+
+
+def _checked(path: Path, name: str, figures: Any) -> dict[str, Any]:
+    wanted = _MEASUREMENTS[name]
+    numbers = [figures.get(key) for key in wanted] if isinstance(figures, dict) else []
+    if not numbers or not isinstance(figures.get("method"), str) or not figures["method"].strip():
+        raise UserError(f"{path}: {name} needs {', '.join(wanted)} and method, which says how they were measured")
+    fit = all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) and n >= 0 for n in numbers)
+    if not fit or (len(numbers) == 2 and not (0 < numbers[0] >= numbers[1])):
+        raise UserError(f"{path}: {name} has {', '.join(map(repr, numbers))} for {', '.join(wanted)}: that cannot be")
+    return dict(figures)
+
+
+def _newest_config(run: Path) -> Path:
+    found = [path for pattern in _CONFIGS for path in run.glob(pattern)]
+    if not found:
+        raise UserError(f"{run} is no run of `starcoder fit`: it has no config.yaml, nor a logger's folder with one")
+    return max(found, key=_version)
+
+
+def _version(config: Path) -> int:
+    """The number of Lightning's folder; each resumption of a run has another."""
+    number = config.parent.name.removeprefix("version_")
+    return int(number) if number.isdecimal() else 0
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {one_line(error)}") from None
+    sections = ("model", "data", "trainer", "checkpoint")
+    if not isinstance(recipe, dict) or not all(isinstance(recipe.get(section), dict) for section in sections):
+        raise UserError(f"{path} is no recipe of `starcoder fit`: it lacks {', '.join(sections)}")
+    return recipe
+
+
+def _checkpoints(run: Path, recipe: Mapping[str, Any]) -> list[Path]:
+    """The newest first; a folder that was moved keeps its checkpoints inside."""
+    folder = Path(str(recipe["checkpoint"].get("folder")))
+    found = complete(run / folder.name) or complete(run) or complete(folder)
+    if not found:
+        raise UserError(f"{run} has no checkpoint, neither in {run / folder.name} nor in {folder}")
+    return found[::-1]
+
+
+def _matching(checkpoints: Sequence[Path], stored: Stored, run: Path) -> Path:
+    for checkpoint in checkpoints:
+        if _holds(checkpoint, stored.tensors[_TELLING]):
+            return checkpoint
+    raise UserError(f"no checkpoint of {run} holds the released weights: name the run that made them")
+
+
+def _holds(checkpoint: Path, released: Tensor) -> bool:
+    wanted = {f"model.{_TELLING}": torch.empty(released.shape)}
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as is meant
+            load({"state_dict": wanted}, checkpoint_id=checkpoint, no_dist=True)
+    except (CheckpointException, RuntimeError, ValueError, OSError):  # of another shape, or damaged
+        return False
+    return torch.equal(wanted[f"model.{_TELLING}"].to(released.dtype), released)
+
+
+def _shape(config: StarCoderConfig) -> StarCoderConfig:
+    """The configuration with what it implies, and without what only training uses."""
+    return config.replace(n_inner=config.inner, init_std=None, dropout=0.0)
+
+
+def _shards(location: Any, digest: str | None) -> Shards | None:
+    """The shards in a folder, when they are still those that the run read; what lies behind a URL is not fetched."""
+    if not isinstance(location, str) or "://" in location:
+        return None
+    try:
+        shards = open_shards(location)
+    except UserError:
+        return None
+    return shards if shards.digest == digest else None
+
+
+def _tokens_seen(position: Mapping[str, Any], shards: Shards | None, length: Any) -> int | None:
+    if "windows" not in position or not isinstance(length, int):
+        return None
+    windows, epochs = int(position["windows"]), int(position.get("epoch", 0))
+    if epochs and shards is None:
+        return None
+    return length * (windows + epochs * (sum(shards.windows(length + 1)) if shards else 0))
+
+
+def _logged(folder: Path, step: int) -> dict[str, Any]:
+    """Devices, hours and losses from the rows that `CSVLogger` wrote up to the step; another logger leaves none."""
+    try:
+        rows = [row for row in read_metrics(folder) if int(row["step"]) < step]
+    except UserError:
+        return {}
+    losses = {name: float(row[name]) for row in rows for name in ("train_loss", "val_loss") if name in row}
+    paced = [row for row in rows if float(row.get("steps_per_sec", 0)) > 0]
+    if not paced:
+        return {"losses": losses}
+    borders = [-1, *(int(row["step"]) for row in paced)]
+    seconds = sum(
+        (end - start) / float(row["steps_per_sec"]) for start, end, row in zip(borders, borders[1:], paced, strict=False)
+    )
+    share = float(paced[-1]["tokens_per_sec_per_device"])
+    devices = round(float(paced[-1]["tokens_per_sec"]) / share) if share else None
+    return {"devices": devices, "hours": seconds / 3600, "losses": losses}
