@@ -6,7 +6,7 @@ What was not measured or recorded is not stated, but said to be missing.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ from starcoder.evaluation.results import Results
 from starcoder.evaluation.tables import cells, escaped, heading, markdown
 from starcoder.release.dataset import corpus_facts, languages_table, read_corpus
 from starcoder.release.folder import read_config
-from starcoder.release.licences import OPENRAIL_TEXT, RESTRICTIONS, Licence, choose
+from starcoder.release.licences import OPENRAIL_TEXT, RESTRICTIONS, Licence, choose, is_starcoder
 from starcoder.release.record import Stored, Training, read_measurements, read_training
 from starcoder.release.results import eval_results, model_index, read_results
 from starcoder.storage import atomic_file
@@ -67,16 +67,18 @@ def write_card(
         UserError: when the folder holds no model, an input is missing, damaged or about another model, the licence
             cannot be that one, or the card was edited.
     """
-    if repo is not None and not _REPOSITORY.fullmatch(repo):
-        raise UserError(f"--repo {repo} is no name on the Hub: it is OWNER/NAME")
+    for option, name in (("repo", repo), ("base", base)):
+        if name is not None and not _REPOSITORY.fullmatch(name):
+            raise UserError(f"--{option} {name} is no name on the Hub: it is OWNER/NAME")
     config, stored = read_config(folder), Stored.read(folder)
-    weights = weights_digest(cast(nn.Module, stored))
+    weights = weights_digest(cast(nn.Module, stored))  # which asks for nothing but parameters
     training = read_training(run, config, tokenizers.load(folder).digest, stored) if run else None
-    summary = read_corpus(corpus, training and training.shards) if corpus else None
+    shards = training.shards if training else None
+    summary = read_corpus(corpus, shards) if corpus else None
     results = read_results(report, weights) if report else None
     figures = read_measurements(measured or (), weights)
-    start = base or (training.base if training else None)
-    licence = choose(license, training is not None, start, summary["train"]["licenses"] if summary else (), folder)
+    bases = [start for start in (base, training and training.base) if start]
+    licence = choose(license, training is not None, bases, summary["train"]["licenses"] if summary else (), folder)
     name = repo or folder.resolve().name
     facts = {
         "title": escaped(name.rpartition("/")[2]),
@@ -90,13 +92,13 @@ def write_card(
         "own_licence": licence.metadata["license"] == "other",
         "openrail_text": OPENRAIL_TEXT,
         "restrictions": RESTRICTIONS,
-        **_training_facts(training, start),
+        **_training_facts(training, bases),
         "corpus": corpus_facts(summary) if summary else None,
-        "languages": languages_table(summary, training and training.shards),
+        "languages": languages_table(summary, shards),
         "evaluation": _evaluation(results) if results else None,
         **_figures(figures),
     }
-    metadata = _metadata(name, licence, start, results)
+    metadata = _metadata(name, licence, bases, facts["fim_rate"], results)
     files = {folder / CARD: f"---\n{metadata.to_yaml()}\n---\n\n{_render(facts)}"}
     for task, entries in (eval_results(results) if results else {}).items():
         files[folder / RESULTS / f"{task}.yaml"] = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)
@@ -132,7 +134,7 @@ def _write(folder: Path, files: Mapping[Path, str], fresh: bool) -> None:
         raise UserError(f"{taken[0]} is not as `starcoder card` wrote it: --fresh replaces it")
     for path in set(there) - set(edited) - files.keys():
         path.unlink()
-    for path, text in reversed(files.items()):
+    for path, text in [*files.items()][::-1]:
         with atomic_file(path) as partial:
             partial.write_text(sealed(text, "<!-- {} -->" if path.suffix == ".md" else "# {}"), encoding="utf-8")
 
@@ -149,24 +151,32 @@ def _render(facts: Mapping[str, Any]) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n\n"
 
 
-def _metadata(name: str, licence: Licence, start: str | None, results: Results | None) -> ModelCardData:
+def _metadata(
+    name: str, licence: Licence, bases: Sequence[str], fim_rate: float | None, results: Results | None
+) -> ModelCardData:
     """What the Hub reads at the top of the card."""
     index = model_index(results) if results else []
-    more = {"base_model": start} if start and not Path(start).is_dir() and _REPOSITORY.fullmatch(start) else {}
     return ModelCardData(
         language="code",
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["code", "fill-in-the-middle", "gpt_bigcode", "starcoder"],
+        base_model=bases[0] if bases and _is_on_hub(bases) else None,
+        tags=["code", "gpt_bigcode", "starcoder", *["fill-in-the-middle"] * bool(fim_rate)],
         model_name=name.rpartition("/")[2] if index else None,
         eval_results=index or None,
         **licence.metadata,
-        **more,
     )
 
 
-def _training_facts(training: Training | None, start: str | None) -> dict[str, Any]:
+def _is_on_hub(bases: Sequence[str]) -> bool:
+    """Whether the first is a repository, as far as that is known without asking: a folder may have such a name, too."""
+    return is_starcoder(bases[0]) or len(bases) > 1
+
+
+def _training_facts(training: Training | None, bases: Sequence[str]) -> dict[str, Any]:
     facts: dict[str, Any] = {"training": training, "fim_rate": None, "mix_known": False}
+    name = bases[0] if bases else ""
+    facts["base"] = escaped(name if _REPOSITORY.fullmatch(name) else Path(name).name)
     if training is None:
         return facts
     devices = "one device" if training.devices == 1 else f"{training.devices} devices"
@@ -174,7 +184,6 @@ def _training_facts(training: Training | None, start: str | None) -> dict[str, A
     return facts | {
         "fim_rate": training.recipe["data"].get("fim_rate"),
         "mix_known": training.shards is not None,
-        "base": escaped(Path(start).name if start and Path(start).is_dir() else str(start)),
         "recipe": markdown([["", "value"], *_recipe(training)]),
         "hours": _duration(training.hours or 0.0),
         "devices": f"{devices} (accelerator: {escaped(str(accelerator))})",

@@ -21,9 +21,15 @@ def read_corpus(folder: Path, shards: Shards | None) -> dict[str, Any]:
     from starcoder.corpus.summary import read_summary
 
     summary = read_summary(folder)
-    names = {str(source.get("corpus")) for source in shards.metadata.sources} if shards else set()
-    if names and folder.resolve().name not in names:
-        raise UserError(f"the token shards {shards and shards.location} are of the corpus {', '.join(names)}, not {folder}")
+    if shards:
+        names = {str(source.get("corpus")) for source in shards.metadata.sources}
+        if folder.resolve().name not in names:
+            raise UserError(f"{folder} is not the corpus of the token shards {shards.location}: {', '.join(names)}")
+    try:
+        corpus_facts(summary)
+        languages_table(summary, None)
+    except (LookupError, TypeError, AttributeError, ValueError):
+        raise UserError(f"the summary of the corpus in {folder} is damaged: build it again") from None
     return summary
 
 
@@ -98,4 +104,4 @@ def _volume(count: Mapping[str, int]) -> list[str]:
 
 
 def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f}" if size >= 50_000 else f"{size / 1e6:,.4f}"
+    return f"{size / 1e6:,.1f}" if size >= 50_000 else "under 0.1"

@@ -6,7 +6,7 @@ OpenRAIL-M: the licence itself demands that its restrictions of use are passed o
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ from starcoder.errors import UserError, one_line
 OPENRAIL = "bigcode-openrail-m"
 OPENRAIL_TEXT = "https://huggingface.co/spaces/bigcode/bigcode-model-license-agreement"
 DEFAULT = "apache-2.0"
-HUB_IDS = frozenset(
-    "afl-3.0 agpl-3.0 apache-2.0 apple-amlr artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0 "
-    "bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5 "
-    "cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 "
-    "cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 creativeml-openrail-m ecl-2.0 "
-    "epl-1.0 epl-2.0 eupl-1.1 gfdl gpl gpl-2.0 gpl-3.0 isc lgpl lgpl-2.1 lgpl-3.0 mit mpl-2.0 ms-pl ncsa odbl openrail "
-    "openrail++ osl-3.0 pddl postgresql unlicense wtfpl zlib".split()
-)
+_IDS = """
+afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0 bigscience-openrail-m
+bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0
+cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0
+cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 creativeml-openrail-m ecl-2.0 epl-1.0 epl-2.0 eupl-1.1 gfdl gpl gpl-2.0 gpl-3.0 isc
+lgpl lgpl-2.1 lgpl-3.0 mit mpl-2.0 ms-pl ncsa odbl openrail openrail++ osl-3.0 pddl postgresql unlicense wtfpl zlib
+"""
+HUB_IDS = frozenset(_IDS.split())
 """Identifiers that the Hub knows; another licence is a file `LICENSE` in the folder."""
 RESTRICTIONS = (
     "to break the law, or to help others to",
@@ -37,7 +37,8 @@ RESTRICTIONS = (
 )
 """Some of what Attachment A forbids, in short; the text of the licence is what holds."""
 _STARCODER = re.compile(
-    r"bigcode/(?:starcoder(?:base|plus)?(?:-\w+)*|tiny_starcoder_py)|HuggingFaceH4/starchat-(?:alpha|beta)", re.IGNORECASE
+    r"bigcode/(?:starcoder(?:base|plus)?(?:-\w+)*|tiny_starcoder_py)|HuggingFaceH4/starchat-(?:alpha|beta)",
+    re.IGNORECASE,
 )
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _FRONT_MATTER = re.compile(r"\A\s*---\r?\n(.*?)\r?\n---", re.DOTALL)
@@ -76,35 +77,35 @@ class Licence:
 
 
 def choose(
-    wanted: str | None, trained: bool, base: str | None, corpus_licences: Iterable[str], folder: Path
+    wanted: str | None, trained: bool, bases: Sequence[str], corpus_licences: Iterable[str], folder: Path
 ) -> Licence:
     """The licence of the weights in `folder`.
 
     Args:
         wanted: what the user says; None leaves it to what is known.
         trained: whether it is known how the weights were trained.
-        base: repository or folder of the weights that training started from; None when it started from scratch.
+        bases: names, repositories or folders, of the weights that training started from; none when from scratch.
         corpus_licences: identifiers in the corpus.
         folder: the release; a licence that the Hub has no identifier for is its file `LICENSE`.
 
     Raises:
         UserError: when the choice is not free, nothing decides it, or the text of the licence is missing.
     """
-    inherited = _licence_of(base) if base else None
-    if inherited == OPENRAIL:
+    inherited = [license for base in bases if (license := _licence_of(base))]
+    if OPENRAIL in inherited:
         if wanted not in (None, OPENRAIL):
             raise UserError(
-                f"--license {wanted} cannot be: the weights come from {base}, whose licence {OPENRAIL} must be passed on"
+                f"--license {wanted} cannot be: the weights come from {bases[0]}, whose {OPENRAIL} must be passed on"
             )
         return Licence(OPENRAIL, inherited=True)
     if wanted is not None:
         return _named(wanted, folder)
     if not trained:
         raise UserError("name --run, the training run that made the weights, or their licence with --license")
-    if base:
-        if inherited is None:
-            raise UserError(f"the licence of {base}, from which training started, is not known: name --license")
-        return _named(inherited, folder)
+    if bases:
+        if not inherited:
+            raise UserError(f"the licence of {bases[0]}, from which training started, is not known: name --license")
+        return _named(inherited[0], folder)
     if private := sorted({part for name in corpus_licences for part in re.findall(r"LicenseRef-[\w.-]+", name)}):
         raise UserError(f"the corpus holds code under {', '.join(private)}: name the weights' licence with --license")
     return Licence(DEFAULT)
@@ -124,13 +125,18 @@ def front_matter(readme: Path) -> dict[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
+def is_starcoder(name: str) -> bool:
+    """Whether that is the name on the Hub of weights that BigCode released as StarCoder, or of an assistant of them."""
+    return _STARCODER.fullmatch(name) is not None
+
+
 def _licence_of(base: str) -> str | None:
-    if _STARCODER.fullmatch(base):
+    if is_starcoder(base):
         return OPENRAIL
     readme = Path(base) / "README.md"
     metadata = front_matter(readme) if readme.is_file() else {}
     ancestors = metadata.get("base_model") or []
-    if any(_STARCODER.fullmatch(str(name)) for name in ([ancestors] if isinstance(ancestors, str) else ancestors)):
+    if any(is_starcoder(str(name)) for name in ([ancestors] if isinstance(ancestors, str) else ancestors)):
         return OPENRAIL
     license = metadata.get("license_name") if metadata.get("license") == "other" else metadata.get("license")
     return license if isinstance(license, str) else None

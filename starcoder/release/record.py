@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from starcoder.training.stream import Shards, open_shards
 _TELLING = "transformer.ln_f.weight"
 """A small parameter that every step changes: it tells the checkpoints of a run apart."""
 _CONFIGS = ("config.yaml", "version_*/config.yaml", "*/config.yaml", "*/version_*/config.yaml")
-_MEASUREMENTS = {"energy": ("kwh",), "verbatim": ("samples", "matches"), "pii": ("samples", "matches")}
+_MEASUREMENTS = {"energy": {"kwh"}, "verbatim": {"samples", "matches"}, "pii": {"samples", "matches"}}
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,11 @@ def read_training(run: Path, config: StarCoderConfig, tokenizer: str, stored: St
     recipe = _read_recipe(path)
     checkpoint = _matching(_checkpoints(run, recipe), stored, run)
     meta = read_meta(checkpoint)
-    if meta.get("tokenizer") != tokenizer or _shape(StarCoderConfig(**meta["model_config"])) != _shape(config):
+    try:
+        shape = _shape(StarCoderConfig(**meta["model_config"]))
+    except (LookupError, TypeError):
+        raise UserError(f"{checkpoint} is no checkpoint of this version of the kit") from None
+    if meta.get("tokenizer") != tokenizer or shape != _shape(config):
         raise UserError(f"{checkpoint} is of another model or another tokenizer than the released ones")
     position = meta.get("TokenDataModule", {})
     shards = _shards(recipe["data"].get("train"), position.get("shards"))
@@ -118,7 +123,7 @@ def read_training(run: Path, config: StarCoderConfig, tokenizer: str, stored: St
 
 
 def read_measurements(paths: Sequence[Path], weights: str) -> dict[str, dict[str, Any]]:
-    """What other tools measured of these weights: `energy`, `verbatim` (training code in samples) and `pii` (in samples).
+    """What other tools measured of these weights: `energy`, and `verbatim` training code and `pii` in completions.
 
     Each file is a JSON object with one or more of those keys, and may say which `weights` it is about. Each of them has
     a `method` in words, and the numbers `kwh`, or `samples` and `matches`.
@@ -145,13 +150,14 @@ def read_measurements(paths: Sequence[Path], weights: str) -> dict[str, dict[str
 
 def _checked(path: Path, name: str, figures: Any) -> dict[str, Any]:
     wanted = _MEASUREMENTS[name]
-    numbers = [figures.get(key) for key in wanted] if isinstance(figures, dict) else []
-    if not numbers or not isinstance(figures.get("method"), str) or not figures["method"].strip():
-        raise UserError(f"{path}: {name} needs {', '.join(wanted)} and method, which says how they were measured")
-    fit = all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) and n >= 0 for n in numbers)
-    if not fit or (len(numbers) == 2 and not (0 < numbers[0] >= numbers[1])):
-        raise UserError(f"{path}: {name} has {', '.join(map(repr, numbers))} for {', '.join(wanted)}: that cannot be")
-    return dict(figures)
+    if not isinstance(figures, dict) or not str(figures.get("method") or "").strip() or wanted - figures.keys():
+        keys = ", ".join(sorted(wanted))
+        raise UserError(f"{path}: {name} needs {keys}, and as method in words how that was measured")
+    numbers = {key: figures[key] for key in wanted}
+    sound = all(type(n) in (int, float) and math.isfinite(n) and n >= 0 for n in numbers.values())
+    if not sound or ("samples" in numbers and not 0 < numbers["samples"] >= numbers["matches"]):
+        raise UserError(f"{path}: {name} cannot have {json.dumps(numbers, sort_keys=True)}")
+    return numbers | {"method": str(figures["method"])}
 
 
 def _newest_config(run: Path) -> Path:
@@ -236,14 +242,15 @@ def _logged(folder: Path, step: int) -> dict[str, Any]:
         rows = [row for row in read_metrics(folder) if int(row["step"]) < step]
     except UserError:
         return {}
+    except ValueError:
+        raise UserError(f"the metrics in {folder} are damaged") from None
     losses = {name: float(row[name]) for row in rows for name in ("train_loss", "val_loss") if name in row}
     paced = [row for row in rows if float(row.get("steps_per_sec", 0)) > 0]
     if not paced:
         return {"losses": losses}
-    borders = [-1, *(int(row["step"]) for row in paced)]
-    seconds = sum(
-        (end - start) / float(row["steps_per_sec"]) for start, end, row in zip(borders, borders[1:], paced, strict=False)
-    )
+    ends = [int(row["step"]) for row in paced]
+    steps = (end - start for start, end in pairwise([-1, *ends]))
+    seconds = sum(n / float(row["steps_per_sec"]) for n, row in zip(steps, paced, strict=True))
     share = float(paced[-1]["tokens_per_sec_per_device"])
     devices = round(float(paced[-1]["tokens_per_sec"]) / share) if share else None
     return {"devices": devices, "hours": seconds / 3600, "losses": losses}

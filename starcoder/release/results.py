@@ -1,4 +1,4 @@
-"""An evaluation's `report.json` in the two forms that the Hub reads: the card's model-index, and `.eval_results/*.yaml`.
+"""An evaluation's `report.json` in the two forms that the Hub reads: a card's model-index and `.eval_results/*.yaml`.
 
 Both hold the results of public benchmarks that were judged as a whole; a part of a benchmark has no place on a
 leaderboard, and one's own held-out code has none to go to. The card's tables show those, too.
