@@ -124,9 +124,9 @@ def _rows(results: Results) -> Iterator[tuple[TaskResult, Row, HubDataset, str |
                 if row.measures and row.group in names:
                     yield task, row, dataset, dataset.config.format(names[row.group])
         elif not task.skipped:
-            row = task.total or (task.rows[0] if len(task.rows) == 1 else None)
-            if row and row.measures:
-                yield task, row, dataset, dataset.config
+            whole = task.total or (task.rows[0] if len(task.rows) == 1 else None)
+            if whole and whole.measures:
+                yield task, whole, dataset, dataset.config
 
 
 def _language_names() -> dict[str, str]:
