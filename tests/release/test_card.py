@@ -1,4 +1,4 @@
-"""A card says what training, corpus and evaluation left, and nothing else; its examples run; the Hub's client reads it."""
+"""A card says what training, corpus and evaluation left, no more; its examples run; the Hub's client reads it."""
 
 import hashlib
 import inspect
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard, constants, parse_eval_result_entries
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
@@ -166,11 +167,14 @@ def test_headings_and_links_hold_together(chain: Chain) -> None:
     assert not any("**" in text or "|" in text for text in page.all("p"))
 
 
-def test_examples_of_the_card_run(chain: Chain, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_examples_of_the_card_run(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_card(chain.model, run=chain.run)
     monkeypatch.chdir(chain.model.parent)
     names: dict[str, Any] = {}
     completion, middle = snippets((chain.model / "README.md").read_text())
+    capsys.readouterr()
     exec(completion, names)
     assert capsys.readouterr().out.startswith("def hello_world():")
     exec(middle, names)
@@ -203,7 +207,9 @@ def test_one_report_gives_tables_model_index_and_eval_results(chain: Chain) -> N
         task("gsm8k-pal", "GSM8K", {"": 0.084}),
         task("mbpp", "MBPP", {"": 0.5}, notes=(f"3 of 500 problems, {PARTIAL}",)),
         task("bits-per-byte", "Bits per byte", {"Python": 0.25}),
-        task("ds1000-completion", "DS-1000", {"NumPy": 0.2, "Pandas": math.nan}, skipped={"TensorFlow": "not installed"}),
+        task(
+            "ds1000-completion", "DS-1000", {"NumPy": 0.2, "Pandas": math.nan}, skipped={"TensorFlow": "not installed"}
+        ),
     )
     write_card(chain.model, run=chain.run, report=report(chain, *tasks))
     page, data = rendered(chain.model), ModelCard.load(chain.model / "README.md").data
@@ -333,13 +339,54 @@ def test_shards_that_are_gone_leave_gaps_that_are_told(chain: Chain, tmp_path: P
     run = Path(shutil.copytree(chain.run, tmp_path / "run"))
     recipe = run / "metrics" / "version_0" / "config.yaml"
     recipe.write_text(recipe.read_text().replace(str(chain.root / "shards"), "s3://gone"))
-    shutil.rmtree(run / "metrics" / "version_0" / "metrics.csv", ignore_errors=True)
     (run / "metrics" / "version_0" / "metrics.csv").unlink()
     write_card(chain.model, run=run, corpus=chain.corpus)
     text = (chain.model / "README.md").read_text()
     assert dict(rendered(chain.model).table(0))["tokens seen, repetitions counted"] == f"{STEPS * BATCH * 64:,}"
-    assert {"how many tokens of each language the model saw is not recorded."} < set(missing(text))
+    assert "how many tokens of each language the model saw is not recorded." in missing(text)
     assert "devices and hours of training are not recorded." in missing(text)
+
+
+def test_hours_devices_and_losses_up_to_the_released_step(chain: Chain, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(chain.run, tmp_path / "run"))
+    header = "step,steps_per_sec,tokens_per_sec,tokens_per_sec_per_device,train_loss,val_loss"
+    rows = ["1,0.01,200,100,5.5,", "3,,,,,4.25", "5,0.04,200,100,4.5,", "7,0.001,200,100,1.5,1.25"]
+    (run / "metrics" / "version_0" / "metrics.csv").write_text("\n".join([header, *rows]) + "\n")
+    write_card(chain.model, run=run)
+    text = (chain.model / "README.md").read_text()
+    assert "Training steps took 5.0 minutes on 2 devices" in text  # 2 / 0.01 + 4 / 0.04 seconds
+    assert "Training loss where it was last logged: 4.500 nats a token." in text
+    assert "Validation loss where it was last logged: 4.250 nats a token." in text
+    (run / "metrics" / "version_0" / "metrics.csv").write_text("\n".join([header, "1,fast,,,,"]) + "\n")
+    refused(chain.model, "metrics", "damaged", run=run, fresh=True)
+
+
+def test_tokens_of_earlier_epochs_count(chain: Chain, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(chain.run, tmp_path / "run"))
+    meta = run / "checkpoints" / f"step-{STEPS:08d}" / "meta.pt"
+    content = torch.load(meta, weights_only=True)
+    content["TokenDataModule"]["epoch"] = 2
+    torch.save(content, meta)
+    write_card(chain.model, run=run)
+    epoch = sum(open_shards(chain.root / "shards").windows(65))
+    seen = dict(rendered(chain.model).table(0))["tokens seen, repetitions counted"]
+    assert seen == f"{64 * (2 * epoch + STEPS * BATCH):,}"
+    recipe = run / "metrics" / "version_0" / "config.yaml"
+    recipe.write_text(recipe.read_text().replace(str(chain.root / "shards"), "s3://gone"))
+    write_card(chain.model, run=run)
+    told = missing((chain.model / "README.md").read_text())
+    assert "the number of tokens seen cannot be told, as the token shards are not at hand any more." in told
+
+
+def test_a_recipe_without_infilling_has_no_example_of_it(chain: Chain, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(chain.run, tmp_path / "run"))
+    recipe = run / "metrics" / "version_0" / "config.yaml"
+    recipe.write_text(recipe.read_text().replace("fim_rate: 0.5", "fim_rate: 0.0"))
+    write_card(chain.model, run=run)
+    card = ModelCard.load(chain.model / "README.md")
+    assert len(snippets(card.text)) == 1
+    assert "does not fill gaps" in card.text
+    assert "fill-in-the-middle" not in card.data.to_dict()["tags"]
 
 
 @pytest.mark.parametrize("base", ["bigcode/starcoderbase", "bigcode/starcoderbase-1b", "bigcode/tiny_starcoder_py"])
