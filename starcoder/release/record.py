@@ -24,6 +24,7 @@ from starcoder.training.stream import Shards, open_shards
 
 _TELLING = "transformer.ln_f.weight"
 """A small parameter that every step changes: it tells the checkpoints of a run apart."""
+_LOSSES = ("train_loss", "val_loss")
 _CONFIGS = ("config.yaml", "version_*/config.yaml", "*/config.yaml", "*/version_*/config.yaml")
 _MEASUREMENTS = {"energy": {"kwh"}, "verbatim": {"samples", "matches"}, "pii": {"samples", "matches"}}
 
@@ -240,17 +241,19 @@ def _logged(folder: Path, step: int) -> dict[str, Any]:
     """Devices, hours and losses from the rows that `CSVLogger` wrote up to the step; another logger leaves none."""
     try:
         rows = [row for row in read_metrics(folder) if int(row["step"]) < step]
+        return _paced(rows) | {"losses": {name: float(row[name]) for row in rows for name in _LOSSES if name in row}}
     except UserError:
         return {}
-    except ValueError:
+    except (LookupError, ValueError, TypeError):
         raise UserError(f"the metrics in {folder} are damaged") from None
-    losses = {name: float(row[name]) for row in rows for name in ("train_loss", "val_loss") if name in row}
-    paced = [row for row in rows if float(row.get("steps_per_sec", 0)) > 0]
-    if not paced:
-        return {"losses": losses}
-    ends = [int(row["step"]) for row in paced]
-    steps = (end - start for start, end in pairwise([-1, *ends]))
-    seconds = sum(n / float(row["steps_per_sec"]) for n, row in zip(steps, paced, strict=True))
-    share = float(paced[-1]["tokens_per_sec_per_device"])
-    devices = round(float(paced[-1]["tokens_per_sec"]) / share) if share else None
-    return {"devices": devices, "hours": seconds / 3600, "losses": losses}
+
+
+def _paced(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """Devices and hours: a row's rate is that of the steps since the row before that has one."""
+    rows = [row for row in rows if float(row.get("steps_per_sec", 0)) > 0]
+    if not rows:
+        return {}
+    steps = (end - start for start, end in pairwise([-1, *(int(row["step"]) for row in rows)]))
+    seconds = sum(n / float(row["steps_per_sec"]) for n, row in zip(steps, rows, strict=True))
+    devices = float(rows[-1]["tokens_per_sec"]) / float(rows[-1]["tokens_per_sec_per_device"])
+    return {"devices": round(devices), "hours": seconds / 3600}
