@@ -70,9 +70,9 @@ def write_card(
     for option, name in (("repo", repo), ("base", base)):
         if name is not None and not _REPOSITORY.fullmatch(name):
             raise UserError(f"--{option} {name} is no name on the Hub: it is OWNER/NAME")
-    config, stored = read_config(folder), Stored.read(folder)
+    config, stored, vocabulary = read_config(folder), Stored.read(folder), tokenizers.load(folder)
     weights = weights_digest(cast(nn.Module, stored))  # which asks for nothing but parameters
-    training = read_training(run, config, tokenizers.load(folder).digest, stored) if run else None
+    training = read_training(run, config, vocabulary.digest, stored) if run else None
     shards = training.shards if training else None
     summary = read_corpus(corpus, shards) if corpus else None
     results = read_results(report, weights) if report else None

@@ -331,6 +331,9 @@ def test_other_folders_are_refused(chain: Chain, tiny: Tiny, tmp_path: Path) -> 
     recipe = Path(shutil.copytree(chain.run, tmp_path / "run")) / "metrics" / "version_0" / "config.yaml"
     recipe.write_text("model: [")
     refused(chain.model, "config.yaml", run=tmp_path / "run")
+    bare = Path(shutil.copytree(chain.model, tmp_path / "bare"))
+    (bare / "tokenizer.json").unlink()
+    refused(bare, "tokenizer", run=chain.run)  # its examples could not run
     (chain.model / "model.safetensors").write_bytes(b"0" * 100)
     refused(chain.model, "model.safetensors is damaged", run=chain.run)
 
