@@ -29,6 +29,7 @@ COMMANDS = {
         "starcoder.release.export:export",
         "save a training checkpoint as a folder that transformers loads (§9)",
     ),
+    "card": ("starcoder.release.card:write_card", "write a release's model card from what its training left (§9)"),
     "generate": ("starcoder.generation:complete", "complete a prompt; with --suffix, fill in the middle"),
     "evaluate": ("starcoder.evaluation.evaluate:evaluate", "the paper's benchmarks, run in a sandbox (§6)"),
     "verify": ("starcoder.release.verify:verify", "prove that transformers reads a folder as we do"),
