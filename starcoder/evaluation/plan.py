@@ -12,6 +12,7 @@ from starcoder.evaluation.engines.base import Engine, Request, Sampling
 from starcoder.evaluation.engines.references import References
 from starcoder.evaluation.engines.samples import SamplesFile
 from starcoder.evaluation.presets import Preset
+from starcoder.evaluation.results import PARTIAL
 from starcoder.evaluation.task import Executed, Likelihood, Problem, Task
 from starcoder.evaluation.tasks import TASKS, check_name, open_task
 
@@ -285,7 +286,7 @@ def _k(task: Task, wishes: Wishes, n_samples: int) -> tuple[int, ...]:
 
 def _notes(plan: Plan, whole: list[Problem], engine: Engine) -> Iterable[str]:
     if len(plan.problems) < len(whole):
-        yield f"{len(plan.problems):,} of {len(whole):,} problems, no result of the whole benchmark"
+        yield f"{len(plan.problems):,} of {len(whole):,} problems, {PARTIAL}"
     if isinstance(engine, SamplesFile):
         if unknown := engine.unknown((problem.id for problem in whole), bool(plan.task.skipped())):
             yield f"{unknown:,} samples of {engine.name} are of problems that are skipped, or of none"

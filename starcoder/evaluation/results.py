@@ -12,6 +12,9 @@ from starcoder.errors import UserError, one_line
 SCHEMA = 1
 """Version of `report.json`; a change that a reader would notice counts it up."""
 
+PARTIAL = "no result of the whole benchmark"
+"""What a task's notes say when only some of its problems were posed."""
+
 
 class Estimate(NamedTuple):
     """A measure with its 95 % interval (a tuple, because torchmetrics copies what `compute` returns field by field).

@@ -18,8 +18,8 @@ from torch.distributed.checkpoint.state_dict_loader import load
 
 from starcoder.errors import UserError, one_line
 from starcoder.model import StarCoderConfig
-from starcoder.smoke.metrics import read_metrics
 from starcoder.training.checkpoint import complete, read_meta
+from starcoder.training.metrics import read_metrics
 from starcoder.training.stream import Shards, open_shards
 
 _TELLING = "transformer.ln_f.weight"

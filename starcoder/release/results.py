@@ -13,11 +13,8 @@ from typing import Any, NamedTuple
 from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 
 from starcoder.errors import UserError
-from starcoder.evaluation.results import Estimate, Results, Row, TaskResult, read_report
+from starcoder.evaluation.results import PARTIAL, Estimate, Results, Row, TaskResult, read_report
 from starcoder.evaluation.tables import interval, is_share, label
-
-PARTIAL = "no result of the whole benchmark"
-"""What a task's notes say when only some of its problems were posed."""
 
 
 class HubDataset(NamedTuple):

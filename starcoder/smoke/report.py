@@ -26,12 +26,12 @@ from starcoder.smoke.measure import (
     model_nats,
     single_line_holes,
 )
-from starcoder.smoke.metrics import read_metrics
 from starcoder.smoke.stage import states
 from starcoder.storage import atomic_folder
 from starcoder.tokenizer import Tokenizer
 from starcoder.training.checkpoint import newest, read_meta
 from starcoder.training.loader import Windows
+from starcoder.training.metrics import read_metrics
 from starcoder.training.stream import open_shards
 
 EVAL_TOKENS = 65_536

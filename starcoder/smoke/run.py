@@ -14,9 +14,9 @@ from starcoder.cli import run as starcoder
 from starcoder.corpus.sources import fingerprint
 from starcoder.corpus.sources.installed import Installed
 from starcoder.errors import UserError
-from starcoder.smoke.metrics import read_metrics
 from starcoder.smoke.stage import Stage, Workspace, states
 from starcoder.storage import atomic_file
+from starcoder.training.metrics import read_metrics
 from starcoder.training.recipe import chain
 
 VOCAB_SIZE = 4096

@@ -14,9 +14,9 @@ from typing import Any, cast
 import pytest
 import torch
 
-from starcoder.smoke.metrics import read_metrics
 from starcoder.training import preemption
 from starcoder.training.checkpoint import newest
+from starcoder.training.metrics import read_metrics
 from starcoder.training.preemption import EXIT_CODE, Preemption
 from tests.conftest import ROOT, Tiny, starcoder, start
 from tests.training.layouts import SHAPE

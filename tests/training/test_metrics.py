@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from starcoder.errors import UserError
-from starcoder.smoke.metrics import read_metrics
+from starcoder.training.metrics import read_metrics
 
 
 def write(folder: Path, version: int, text: str) -> None:
