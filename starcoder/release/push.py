@@ -15,9 +15,7 @@ from huggingface_hub import get_token
 
 from starcoder.errors import UserError
 from starcoder.release.contents import File, refusals, release
-from starcoder.release.export import export
 from starcoder.release.repository import Repository, client, size_of
-from starcoder.training.checkpoint import complete
 
 
 def push(
@@ -86,8 +84,11 @@ def _check(folder: Path | None, repo: str, run: Path | None, tokenizer: Path | N
 
 
 def _checkpoints(run: Path | None) -> list[Path]:
-    found = complete(run) if run else []
-    if run and not found:
+    if run is None:
+        return []
+    from starcoder.training.checkpoint import complete
+
+    if not (found := complete(run)):
         raise UserError(f"{run} holds no complete checkpoint")
     return found
 
@@ -114,6 +115,8 @@ def _screen(folder: Path, files: Mapping[str, File]) -> None:
 @contextmanager
 def _exported(checkpoint: Path, tokenizer: Path | None) -> Iterator[Path]:
     """A checkpoint as a release beside it, until the end of the block."""
+    from starcoder.release.export import export
+
     assert tokenizer is not None
     place = checkpoint.parent / ".push"
     try:

@@ -34,6 +34,10 @@ SILENCE = 300
 LARGE = 1_000_000
 """Bytes from which on a file is sent by itself, ahead of the commit."""
 _TEMPORARY = (500, 502, 503, 504)
+_BY_TYPE: dict[type[BaseException], str] = {
+    LocalTokenNotFoundError: "there is no token for the Hub: log in with `hf auth login`, or set HF_TOKEN",
+    OfflineModeIsEnabled: "the Hub is not to be reached while HF_HUB_OFFLINE is set: unset it",
+}
 _FULL = "the Hub has no room left for {repo}: free some or buy more, and run again ({said})"
 _REASONS = {
     401: "the Hub does not know this token: log in with `hf auth login`, or set HF_TOKEN, which goes first",
@@ -169,7 +173,7 @@ class Repository:
                 )
             except HfHubHTTPError as error:
                 status, wait = error.response.status_code, next(waits, None)
-                if wait is None or status not in _TEMPORARY or "/commit/" not in error.request.url.path:
+                if wait is None or status not in _TEMPORARY or "/commit/" not in error.response.request.url.path:
                     raise
                 print(f"the Hub answers {status} to the commit: again in {wait} s", file=sys.stderr, flush=True)
                 time.sleep(wait)
@@ -227,12 +231,12 @@ def explain(error: Exception, repo: str) -> str:
     named = re.search(r"Error while uploading '(.+?)'", said)
     what = f" at {named[1]}" if named else ""
     answer = next((link for link in chain if isinstance(link, HfHubHTTPError)), None)
-    if any(isinstance(link, LocalTokenNotFoundError) for link in chain):
-        return "there is no token for the Hub: log in with `hf auth login`, or set HF_TOKEN"
-    if any(isinstance(link, OfflineModeIsEnabled) for link in chain):
-        return "the Hub is not to be reached while HF_HUB_OFFLINE is set: unset it"
+    if line := next((_BY_TYPE[type(link)] for link in chain if type(link) in _BY_TYPE), None):
+        return line
     if re.search(r"quota|storage limit|insufficient storage|not enough storage", said, re.IGNORECASE):
         return _FULL.format(repo=repo, said=_server(answer, said))
+    if "Invalid metadata in README.md" in said:
+        return f"the Hub does not read the metadata of the model card README.md ({_server(answer, said)}): mend it"
     if answer is not None:
         return _by_status(answer, repo, what)
     if any(type(link).__module__.startswith("httpx") or isinstance(link, ConnectionError) for link in chain):

@@ -26,7 +26,7 @@ import yaml
 BLOCK = 1 << 16
 LARGE = (".safetensors", ".gguf", ".bin", ".h5")
 DATE = "2026-01-01T00:00:00.000Z"
-LAST = -1  # a fault that stays
+ALWAYS = -1  # times
 
 
 class RefusalError(Exception):
@@ -98,7 +98,8 @@ class Fault:
     message: str
     code: str
     times: int
-    drop_after: int | None  # bytes of the body, of the request or the answer
+    drop_after: int | None  # bytes of the request
+    drop_answer: int | None  # bytes of the answer
     do: Callable[[], None] | None
 
 
@@ -147,10 +148,11 @@ class Hub:
         code: str = "",
         times: int = 1,
         drop_after: int | None = None,
+        drop_answer: int | None = None,
         do: Callable[[], None] | None = None,
     ) -> None:
-        """Refuse, drop, or do something before, the next `times` requests whose path `path` is found in."""
-        self.faults.append(Fault(method, re.compile(path), status, message, code, times, drop_after, do))
+        """Refuse, drop, or do something before, the next `times` requests in whose path `path` is found."""
+        self.faults.append(Fault(method, re.compile(path), status, message, code, times, drop_after, drop_answer, do))
 
     def fault(self, method: str, path: str) -> Fault | None:
         with self.lock:
@@ -174,6 +176,10 @@ class Hub:
     def object(self, oid: str) -> Path:
         return self.folder / "objects" / oid
 
+    def large(self) -> list[Path]:
+        """The large files that have arrived whole."""
+        return [path for path in (self.folder / "objects").iterdir() if len(path.name) == 64]
+
     def content(self, repo: str, revision: str = "main") -> dict[str, bytes]:
         """The bytes of all files of a revision."""
         files = self.repos[repo].find(revision).files
@@ -188,6 +194,7 @@ class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     hub: Hub
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -205,7 +212,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             if self.fault and self.fault.do:
                 self.fault.do()
-            elif self.fault and self.fault.drop_after is None:
+            elif self.fault and self.fault.drop_after is None and self.fault.drop_answer is None:
                 raise RefusalError(self.fault.status, self.fault.message or "injected", self.fault.code)
             self._route()
         except RefusalError as refusal:
@@ -226,8 +233,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        if self.fault and self.fault.drop_after is not None and status < 300:
-            self.wfile.write(body[: self.fault.drop_after])
+        if self.fault and self.fault.drop_answer is not None:
+            self.wfile.write(body[: self.fault.drop_answer])
             raise DroppedError
         self.wfile.write(body)
 
