@@ -72,9 +72,18 @@ def push(
                 hub.put(found, checkpoint.name, message or checkpoint.name, mirror=True)
 
 
-def _check(folder: Path | None, repo: str, run: Path | None, tokenizer: Path | None, pr_and_more: object) -> None:
+def check_name(repo: str) -> None:
+    """Refuse what cannot be the name of a repository.
+
+    Raises:
+        UserError: when it has not the form `owner/name`.
+    """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo, re.ASCII):
-        raise UserError(f"--repo {repo}: say whose repository it is and its name, OWNER/NAME")
+        raise UserError(f"{repo} is no repository: say whose it is and its name, OWNER/NAME")
+
+
+def _check(folder: Path | None, repo: str, run: Path | None, tokenizer: Path | None, pr_and_more: object) -> None:
+    check_name(repo)
     if folder is None and run is None:
         raise UserError("name the folder of a release, or a run's checkpoints with --run")
     if (run is None) != (tokenizer is None):
