@@ -104,11 +104,8 @@ class Repository:
         if tagged and (missing or stale or tagged != head):
             raise UserError(f"{self.name} has a tag {tag} already, of another commit: choose another name")
         if missing or stale:
-            head = self._send(files, missing, stale, branch, head, message, pr)
-        size = sum(files[name].size for name in missing)
-        told = (
-            f"{len(missing)} of {len(files)} files were missing there, {size_of(size)}" if missing else "all was there"
-        )
+            head = self._send(files, missing, stale, branch, head, message, pr, mirror)
+        told = f"{len(missing)} of {len(files)} files are new" if missing else f"all {len(files)} files were there"
         print(f"{self.name} at {branch}: {told}", flush=True)
         if tag and not tagged:
             self.api.create_tag(self.name, tag=tag, revision=head)
@@ -143,12 +140,13 @@ class Repository:
         head: str,
         message: str,
         pr: bool,
+        mirror: bool,
     ) -> str:
         additions = [CommitOperationAdd(name, files[name].path) for name in missing]
         large = [addition for addition in additions if files[addition.path_in_repo].size >= LARGE]
         for number, addition in enumerate(large, 1):
             size = size_of(files[addition.path_in_repo].size)
-            print(f"sending {addition.path_in_repo} ({size}), {number} of {len(large)}", flush=True)
+            print(f"{number} of {len(large)}: {addition.path_in_repo}, {size}", flush=True)
             revision = None if pr else branch
             self.api.preupload_lfs_files(self.name, [addition], revision=revision, create_pr=pr, free_memory=False)
         operations = [*additions, *(CommitOperationDelete(name) for name in stale)]
@@ -156,7 +154,7 @@ class Repository:
             commit = self._commit(operations, branch, head, message, pr)
         except Exception:
             # Whether a commit was taken is unknown when its answer was lost; a second try meets one's own commit.
-            commit = self._landed(files, branch, pr)
+            commit = "" if pr else self._landed(files, branch, mirror)
             if not commit:
                 raise
         if left := self._differences(files, commit, mirror=False)[0]:
@@ -181,13 +179,11 @@ class Repository:
                 print(f"pull request {commit.pr_url}" if pr else f"commit {commit.commit_url}", flush=True)
                 return str(commit.oid)
 
-    def _landed(self, files: Mapping[str, File], branch: str, pr: bool) -> str:
-        """The last commit of `branch` when it holds all of `files`, otherwise nothing."""
-        if pr:
-            return ""
+    def _landed(self, files: Mapping[str, File], branch: str, mirror: bool) -> str:
+        """The last commit of `branch` when nothing is left to do there, otherwise nothing."""
         try:
             head = self._head(branch)
-            return "" if self._differences(files, head, mirror=False)[0] else head
+            return "" if any(self._differences(files, head, mirror)) else head
         except Exception:  # the connection is gone: what failed before is the reason
             return ""
 

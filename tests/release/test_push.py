@@ -81,7 +81,7 @@ def test_what_was_pushed_comes_back_byte_by_byte_and_computes_the_same(
         ours, theirs = (StarCoder.from_pretrained(source).eval()(PROMPT) for source in (model, REPO))
     assert torch.equal(ours, theirs)
     push(model, repo=REPO)
-    assert "all was there" in secrets_stay()
+    assert "all 13 files were there" in secrets_stay()
     assert len(hub.repos[REPO].commits) == 2
     assert hub.received == large_bytes(model)
 
@@ -234,6 +234,22 @@ def test_weights_of_an_older_release_do_not_stay_beside_the_new_ones(hub: Hub, m
     assert [name for name in there if name.endswith("safetensors")] == ["model.safetensors"]
     assert "model.safetensors.index.json" not in there
     assert "notes.md" in there
+
+
+def test_a_removal_that_fails_is_no_success(hub: Hub, model: Path, secrets_stay: Callable[[], str]) -> None:
+    push(model, repo=REPO)
+    hub.somebody_commits(REPO, "golden.json")
+    hub.fail("POST", "/commit/", 403)
+    assert "may not do that" in refused(model, secrets_stay)
+    push(model, repo=REPO)
+    assert_whole(hub, model)
+
+
+def test_a_tag_that_fails_is_made_the_next_time(hub: Hub, model: Path, secrets_stay: Callable[[], str]) -> None:
+    hub.fail("POST", "/tag/", 500)
+    assert "fails with 500" in refused(model, secrets_stay, tag="v1")
+    push(model, repo=REPO, tag="v1")
+    assert_whole(hub, model, "v1")
 
 
 SECRETS = [
