@@ -27,6 +27,7 @@ OPTIONS ?=
 TASKS ?=
 PAPER ?=
 BENCHMARKS ?=
+REPO ?=
 FINETUNE_DIR ?= build/finetune/$(notdir $(abspath $(CODE)))
 RUNS := starcoderbase starcoderbase-7b starcoderbase-3b starcoderbase-1b starcoder santacoder
 
@@ -42,7 +43,7 @@ OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smoke corpus tokenizer shards plan $(RUNS) finetune evaluate test check bench notebooks lock resolve clean
+.PHONY: help setup smoke corpus tokenizer shards plan $(RUNS) finetune evaluate push test check bench notebooks lock resolve clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -98,6 +99,10 @@ finetune: $(STAMP) ## go on from MODEL=build/smoke/starcoder on a repository of 
 evaluate: $(STAMP) ## run the paper's benchmarks on MODEL=build/smoke/starcoder [TASKS=humaneval,…] [BENCHMARKS=folder] [PAPER=preset] [OPTIONS=]
 	$(BIN)/starcoder evaluate $(MODEL) $(if $(TASKS),--tasks $(TASKS)) $(if $(PAPER),--preset $(PAPER)) \
 	  $(if $(BENCHMARKS),--data $(BENCHMARKS)) $(OPTIONS)
+
+push: $(STAMP) ## put MODEL=build/smoke/starcoder on the Hugging Face Hub: REPO=owner/name [OPTIONS='--visibility public --gated manual']
+	@test -n "$(REPO)" || { echo "name the repository: make push REPO=owner/name" >&2; exit 2; }
+	$(BIN)/starcoder push $(MODEL) --repo $(REPO) $(OPTIONS)
 
 test: $(STAMP) ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

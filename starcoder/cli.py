@@ -33,6 +33,7 @@ COMMANDS = {
     "generate": ("starcoder.generation:complete", "complete a prompt; with --suffix, fill in the middle"),
     "evaluate": ("starcoder.evaluation.evaluate:evaluate", "the paper's benchmarks, run in a sandbox (§6)"),
     "verify": ("starcoder.release.verify:verify", "prove that transformers reads a folder as we do"),
+    "push": ("starcoder.release.push:push", "put a release, or a run's checkpoints, on the Hugging Face Hub (§9)"),
     "smoke": ("starcoder.smoke.run:smoke", "all of the above on real code, in minutes, on a laptop"),
     "smoke report": ("starcoder.smoke.report:report", "write the report of a smoke run again"),
 }

@@ -41,6 +41,7 @@ def test_the_surface_is_what_the_readme_tells() -> None:
         "generate",
         "evaluate",
         "verify",
+        "push",
         "smoke",
         "smoke report",
     ]
@@ -82,6 +83,8 @@ def test_help_of_a_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
         (["export", "--checkpoint", "no.ckpt", "--tokenizer", "missing", "--output", "build/never"], ["no.ckpt"]),
         (["verify", "--folder", "no/such/folder"], ["no/such/folder"]),
         (["card", "no/such/folder"], ["no/such/folder holds no model"]),
+        (["push", "no/such/folder", "--repo", "ada/model"], ["no/such/folder is no folder"]),
+        (["push", "starcoder", "--repo", "model"], ["OWNER/NAME"]),
         (["smoke", "--output", "build/never", "--steps", "no"], ["steps"]),
         (["smoke", "--output", "build/never", "--steps", "3"], ["3 steps"]),
         (["validate", "--config", "recipes/smoke.yaml"], ["--ckpt_path"]),

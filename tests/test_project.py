@@ -64,6 +64,7 @@ def test_make_help_lists_the_targets_that_the_readme_names() -> None:
         "starcoderbase",
         "finetune",
         "evaluate",
+        "push",
     }
     recipes = {path.stem for path in (ROOT / "recipes").glob("*.yaml")}
     assert set(re.findall(r"make ([a-z0-9-]+)", (ROOT / "README.md").read_text())) <= targets | recipes
