@@ -16,7 +16,6 @@ Shapes: B batch, T tokens, S slots of the cache, L layers, V vocabulary, C chann
 import dataclasses
 import hashlib
 import math
-from copy import copy
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -160,54 +159,90 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class KVCache:
-    """Keys and values of the tokens so far, (L, B, S, 2·D); a token's slot is its position in its own sequence.
+    """Keys and values of the tokens so far, (L, rows, S, 2·D); a token's slot is its position in its own sequence.
 
-    Sequences of different lengths are decoded together: pad their prompts on the right, then set `lengths` to the real
-    ones. What the pads wrote lies beyond every sequence's positions, where nobody looks, until it is overwritten.
+    Sequences of different lengths are decoded together: pad their prompts on the right, then `shorten` to the real
+    lengths. What the pads wrote lies beyond every sequence's positions, where nobody looks, until it is overwritten.
+    Sequences come and go: there may be more rows and slots than those in use, which are always the first ones.
 
     Args:
         config: the model's shape.
         batch_size: sequences decoded together.
         slots: tokens that fit in each sequence, prompt and completion together.
-        device: where the sequences' lengths are; keys and values are kept as and where the model computes them.
+        device: where the model is; keys and values are kept as and where it computes them.
     """
 
     def __init__(self, config: StarCoderConfig, batch_size: int, slots: int, device: torch.device) -> None:
         self.shape = (config.n_layer, batch_size, slots, 2 * config.head_size)
         self.kv: Tensor | None = None
-        self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)  # (B,)
+        self.device = device
+        self.lengths = [0] * batch_size  # known here, lest every token waits for the device
+
+    @property
+    def bytes(self) -> int:
+        """Memory of keys and values."""
+        return 0 if self.kv is None else self.kv.nbytes
 
     def extend(self, n: int) -> Tensor:
         """Begin a pass over `n` more tokens of every sequence; return their positions (B, T)."""
-        self.positions = self.lengths.unsqueeze(1) + torch.arange(n, device=self.lengths.device)
-        self.lengths = self.lengths + n
-        self.end = int(self.lengths.max())
-        mask = torch.arange(self.end, device=self.lengths.device) <= self.positions.unsqueeze(-1)  # (B, T, S)
-        self.mask = None if mask.all() else mask
-        return self.positions
+        starts = self.lengths
+        self.lengths = [length + n for length in starts]
+        positions = (torch.tensor(starts).unsqueeze(1) + torch.arange(n)).to(self.device, non_blocking=True)
+        return self.place(positions, max(self.lengths), masked=max(starts) > 0 and (n > 1 or len(set(starts)) > 1))
+
+    def place(self, positions: Tensor, end: int, masked: bool) -> Tensor:
+        """Say where the next tokens are: at `positions` (B, T), which is returned; nobody looks at `end` or beyond."""
+        self.end = end
+        rows = torch.arange(len(positions), device=positions.device).unsqueeze(1)
+        self.slots = (rows * self.shape[2] + positions).flatten()  # (B·T,)
+        self.mask = (
+            torch.arange(end, device=positions.device) <= positions.unsqueeze(-1) if masked else None
+        )  # (B, T, S)
+        return positions
 
     def update(self, layer: int, kv: Tensor) -> Tensor:
         """Store `kv` (B, T, 2·D) of one layer; return all that it has so far, (B, S, 2·D)."""
         if self.kv is None:
             self.kv = kv.new_zeros(self.shape)
-        rows = torch.arange(len(kv), device=kv.device).unsqueeze(1)
-        self.kv[layer, rows, self.positions] = kv
-        return self.kv[layer, :, : self.end]
+        self.kv[layer].view(-1, self.shape[3]).index_copy_(0, self.slots, kv.flatten(0, 1))
+        return self.kv[layer, : len(kv), : self.end]
 
-    def keep(self, rows: Tensor) -> None:
-        """Forget all sequences but `rows`, a mask (B,) or indices."""
-        assert self.kv is not None
-        self.kv, self.lengths = self.kv[:, rows], self.lengths[rows]
+    def shorten(self, lengths: list[int]) -> None:
+        """Forget what each sequence has beyond its length."""
+        self.lengths = list(lengths)
 
-    def fork(self, rows: Tensor, room: int) -> "KVCache":
-        """A cache of copies of the sequences `rows`, repeated ones too, in which `room` more tokens fit each."""
+    def reserve(self, rows: int, slots: int) -> None:
+        """Make room for so many sequences and tokens at least."""
+        layers, old_rows, old_slots, width = self.shape
+        if rows <= old_rows and slots <= old_slots:
+            return
+        old, self.shape = self.kv, (layers, max(rows, old_rows), max(slots, old_slots), width)
+        if old is not None:
+            self.kv = old.new_zeros(self.shape)
+            self.kv[:, :old_rows, :old_slots] = old
+
+    def sequence(self, row: int) -> Tensor:
+        """Keys and values of one sequence, (L, T, 2·D)."""
         assert self.kv is not None
-        fork = copy(self)
-        fork.lengths = self.lengths[rows]
-        width = int(fork.lengths.max())
-        fork.kv = self.kv.new_zeros(self.shape[0], len(rows), width + room, self.shape[3])
-        fork.kv[:, :, :width] = self.kv[:, rows, :width]
-        return fork
+        return self.kv[:, row, : self.lengths[row]]
+
+    def join(self, sequence: Tensor) -> None:
+        """Add a sequence, given its keys and values (L, T, 2·D), as the last row."""
+        row, length = len(self.lengths), sequence.size(1)
+        self.reserve(row + 1, length)
+        if self.kv is None:
+            self.kv = sequence.new_zeros(self.shape)
+        self.kv[:, row, :length] = sequence
+        self.lengths.append(length)
+
+    def leave(self, row: int) -> None:
+        """Forget a sequence; the last one takes its row."""
+        last = len(self.lengths) - 1
+        if self.kv is not None and row < last:
+            length = self.lengths[last]
+            self.kv[:, row, :length] = self.kv[:, last, :length]
+        self.lengths[row] = self.lengths[last]
+        self.lengths.pop()
 
 
 def _flash_attn_func() -> Any:
@@ -247,7 +282,7 @@ def cached_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Te
     """
     rows = q.flatten(1, 2).unsqueeze(1)  # (B, 1, H·T, D)
     if mask is not None:
-        mask = mask.repeat(1, q.size(1), 1).unsqueeze(1)  # (B, 1, H·T, S)
+        mask = (mask if mask.size(1) == 1 else mask.repeat(1, q.size(1), 1)).unsqueeze(1)  # (B, 1, 1 or H·T, S)
     return F.scaled_dot_product_attention(rows, k.unsqueeze(1), v.unsqueeze(1), attn_mask=mask).view_as(q)
 
 

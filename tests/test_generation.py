@@ -242,7 +242,7 @@ def test_a_prompt_goes_through_the_model_once(
     hidden = sharp.hidden
 
     def spy(tokens: Tensor, cache: Any) -> Tensor:
-        if not cache.lengths.any():
+        if not any(cache.lengths):
             prefilled.extend((tokens != 0).sum(dim=1).tolist())
         widths.append(len(tokens))
         return hidden(tokens, cache)

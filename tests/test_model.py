@@ -178,22 +178,36 @@ def test_ragged_sequences_share_a_cache(lengths: list[int], steps: int, together
     more = torch.stack([row[length : length + steps] for row, length in zip(tokens, lengths, strict=True)])
     with torch.inference_mode():
         model(tokens[:, : max(lengths)], cache)
-        cache.lengths = torch.tensor(lengths)
+        cache.shorten(lengths)
         logits = torch.cat([model(piece, cache) for piece in more.split(steps if together else 1, dim=1)], dim=1)
         for row, length in enumerate(lengths):
             alone = model(tokens[row : row + 1, : length + steps])[0, length:]
             torch.testing.assert_close(logits[row], alone, atol=1e-5, rtol=0)
 
 
-def test_keeping_some_sequences_of_a_cache() -> None:
+def test_sequences_join_and_leave_a_cache() -> None:
     model, _ = pair()
-    tokens = random_tokens(4, 9)
-    cache = KVCache(model.config, 4, 9, model.transformer.wte.weight.device)
+    tokens = random_tokens(4, 12)
+    device = model.transformer.wte.weight.device
+    lengths = [8, 3, 5, 1]
     with torch.inference_mode():
-        model(tokens[:, :8], cache)
-        cache.keep(torch.tensor([True, False, False, True]))
-        logits = model(tokens[[0, 3], 8:], cache)
-        torch.testing.assert_close(logits, model(tokens[[0, 3]])[:, 8:], atol=1e-5, rtol=0)
+        prompts = KVCache(model.config, 4, 8, device)
+        model(tokens[:, :8], prompts)
+        prompts.shorten(lengths)
+        cache = KVCache(model.config, 0, 0, device)
+        for row in (0, 1, 2):
+            cache.join(prompts.sequence(row))
+        cache.leave(0)  # row 2 takes its place
+        cache.join(prompts.sequence(3))
+        rows = [2, 1, 3]
+        assert cache.lengths == [lengths[row] for row in rows]
+        for step in range(4):
+            cache.reserve(3, max(cache.lengths) + 1)
+            more = torch.stack([tokens[row, lengths[row] + step] for row in rows]).unsqueeze(1)
+            logits = model(more, cache)[:, 0]
+            for place, row in enumerate(rows):
+                whole = model(tokens[row : row + 1, : lengths[row] + step + 1])[0, -1]
+                torch.testing.assert_close(logits[place], whole, atol=1e-5, rtol=0)
 
 
 def reference_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
