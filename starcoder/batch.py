@@ -8,77 +8,28 @@ of its cache. A sequence that has ended gives its row to the next one that waits
 Shapes: P prompts prefilled together, B sequences that grow together, T tokens of the longest prompt, V vocabulary.
 """
 
-import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.utils.rnn import pad_sequence
 
+from starcoder.decoding import Decoding, Static, power_of_two
 from starcoder.errors import UserError
 from starcoder.model import KVCache, StarCoder
+from starcoder.sampling import Ends, Finish, Sampling, choose_each, never
 from starcoder.tokenizer import EOD
-
-Ends = Callable[[list[int]], bool]
-"""Whether a completion that has just grown is at its end."""
-Finish = Literal["stop", "length"]
-"""Why a completion ended: it was at its end, or it had no more room."""
 
 _SLOTS = 64
 _PREFILLED_TOGETHER = 2**14
-_LIKELIEST = 256
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are chosen, and how many.
-
-    What a prompt gets does not depend on the other prompts, up to the rounding of sums.
-
-    Args:
-        max_new_tokens: longest completion in tokens; the prompt does not count.
-        temperature: what logits are divided by; 0 takes the likeliest token.
-        top_p: choose among the fewest likeliest tokens whose probabilities sum to this (nucleus sampling).
-        stop: texts that end a completion and are cut from it.
-        seed: random numbers are a function of it, of the prompt's place in the list, and of the token's number.
-        batch_size: completions that grow together.
-
-    Raises:
-        UserError: naming every value that cannot be.
-    """
-
-    max_new_tokens: int = 64
-    temperature: float = 0.0
-    top_p: float = 1.0
-    stop: Sequence[str] = ()
-    seed: int = 0
-    batch_size: int = 32
-
-    def __post_init__(self) -> None:
-        wrong = {
-            f"max_new_tokens is {self.max_new_tokens}, below 0": self.max_new_tokens < 0,
-            f"temperature is {self.temperature}, outside [0, ∞)": not 0 <= self.temperature < math.inf,
-            f"top_p is {self.top_p}, outside (0, 1]": not 0 < self.top_p <= 1,
-            f"stop is {self.stop!r}, no list of texts": isinstance(self.stop, str) or not all(self.stop),
-            f"seed is {self.seed}, below 0": self.seed < 0,
-            f"batch_size is {self.batch_size}, below 1": self.batch_size < 1,
-        }
-        if any(wrong.values()):
-            raise UserError("generation: " + "; ".join(problem for problem, holds in wrong.items() if holds))
-
-
-def never(ids: list[int]) -> bool:
-    """The end of a completion that only `<|endoftext|>` or its length ends."""
-    return False
 
 
 class Growth(NamedTuple):
@@ -135,9 +86,12 @@ class Batch:
         model: dropout is off during a step. Processes that share a sharded one must make the same calls.
         rows: most sequences that grow together; the others wait in the order in which they were added.
         vocab_size: only ids below are chosen; all of the model's when not given.
+        decoding: how one token of every sequence is computed.
     """
 
-    def __init__(self, model: StarCoder, rows: int = 32, vocab_size: int | None = None) -> None:
+    def __init__(
+        self, model: StarCoder, rows: int = 32, vocab_size: int | None = None, decoding: Decoding = "eager"
+    ) -> None:
         if rows < 1:
             raise UserError(f"a batch has {rows} rows, below 1")
         self.model, self.most, self.vocab_size = model, rows, vocab_size
@@ -146,6 +100,7 @@ class Batch:
         self._prompts: WeakValueDictionary[tuple[int, ...], _Prompt] = WeakValueDictionary()
         self._handles = count()
         self._cache = self._new_cache()
+        self._static = None if decoding == "eager" else Static(model, compiled=decoding == "compiled")
 
     def __len__(self) -> int:
         """Number of sequences that wait or grow."""
@@ -153,7 +108,7 @@ class Batch:
 
     @property
     def cache_bytes(self) -> int:
-        """Memory of the keys and values of what grows; none is held while nothing does."""
+        """Memory of the keys and values; with eager decoding, none is held while nothing grows."""
         return self._cache.bytes
 
     def add(self, ids: Sequence[int], sampling: Sampling, key: Sequence[int] = (0,), ends: Ends = never) -> int:
@@ -198,7 +153,7 @@ class Batch:
         if not logits:
             return full
         tokens = choose_each(
-            torch.cat(logits)[:, : self.vocab_size],
+            (torch.cat(logits) if len(logits) > 1 else logits[0])[:, : self.vocab_size],
             [row.sampling for row in self._growing],
             [row.rng for row in self._growing],
         )
@@ -206,9 +161,11 @@ class Batch:
 
     def _decode(self) -> Tensor:
         """Logits (B, V) of what follows each sequence's last token."""
-        tokens = torch.tensor([row.ids[-1:] for row in self._growing])  # (B, 1)
         self._reserve(len(self._growing), max(self._cache.lengths) + 1)
-        return self.model.next_logits(tokens.to(self._device, non_blocking=True), self._cache)
+        tokens = [row.ids[-1] for row in self._growing]
+        if self._static:
+            return self._static.next_logits(tokens, self._cache)
+        return self.model.next_logits(self._tensor(tokens).unsqueeze(1), self._cache)
 
     def _admit(self) -> tuple[list[Growth], list[list[_Row]]]:
         """Take from the queue what has no room to grow, and groups of rows to prefill together."""
@@ -244,19 +201,19 @@ class Batch:
     def _pass(self, prompts: list[_Prompt]) -> None:
         """Pass prompts through the model, padded on the right, and keep what follows from them."""
         lengths = [len(prompt.ids) for prompt in prompts]
-        tokens = pad_sequence([torch.tensor(prompt.ids) for prompt in prompts], batch_first=True)  # (P, T)
+        padded = pad_sequence([torch.tensor(prompt.ids) for prompt in prompts], batch_first=True)
+        tokens = padded.to(self._device)  # (P, T)
         cache = KVCache(self.model.config, len(prompts), tokens.size(1), self._device)
-        ends = torch.tensor(lengths).to(self._device)
-        logits = self.model.next_logits(tokens.to(self._device), cache, ends)  # (P, V)
+        logits = self.model.next_logits(tokens, cache, self._tensor(lengths))  # (P, V)
         cache.shorten(lengths)
         for place, prompt in enumerate(prompts):
-            prompt.state = cache.sequence(place).clone(), logits[place]
+            prompt.state = cache.sequence(place), logits[place]
 
     def _reserve(self, rows: int, slots: int) -> None:
         """Room in powers of two, so that copies are rare, up to the most that can ever be needed."""
         self._cache.reserve(
-            min(self.most, _power_of_two(rows)),
-            min(self.model.config.context_length, max(_SLOTS, _power_of_two(slots))),
+            min(self.most, power_of_two(rows)),
+            min(self.model.config.context_length, max(_SLOTS, power_of_two(slots))),
         )
 
     def _leave(self, handles: set[int]) -> None:
@@ -266,7 +223,7 @@ class Batch:
                     self._cache.leave(place)
                     self._growing[place] = self._growing[-1]
                     self._growing.pop()
-        if not self._growing:
+        if not self._growing and not self._static:  # whose graphs hold its address
             self._cache = self._new_cache()
 
     def _mode(self) -> torch.no_grad | torch.inference_mode:
@@ -276,14 +233,12 @@ class Batch:
     def _new_cache(self) -> KVCache:
         return KVCache(self.model.config, 0, 0, self._device)
 
+    def _tensor(self, numbers: list[int]) -> Tensor:
+        return torch.tensor(numbers).to(self._device, non_blocking=True)
+
     @property
     def _device(self) -> torch.device:
         return self.model.transformer.wte.weight.device
-
-
-def _power_of_two(n: int) -> int:
-    """The smallest that is not below `n`."""
-    return 1 << (n - 1).bit_length()
 
 
 def check_prompt(ids: Sequence[int], model: StarCoder, name: str = "the prompt") -> None:
@@ -306,47 +261,3 @@ def evaluating(model: StarCoder) -> Iterator[None]:
         yield
     finally:
         model.train()
-
-
-def choose(logits: Tensor, sampling: Sampling, rngs: Sequence[np.random.Generator]) -> Tensor:
-    """The next token (B,) of each row of logits (B, V), with one random number from each row's generator."""
-    return choose_each(logits, [sampling] * len(logits), rngs)
-
-
-def choose_each(logits: Tensor, samplings: Sequence[Sampling], rngs: Sequence[np.random.Generator]) -> Tensor:
-    """As `choose`, each row in its own way."""
-    drawn = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0]
-    tokens = logits.argmax(dim=-1)  # (B,)
-    if drawn:
-        options = [(samplings[row].temperature, samplings[row].top_p, rngs[row].random()) for row in drawn]
-        rows = torch.tensor(drawn).to(logits.device, non_blocking=True)
-        tokens[rows] = _draw(logits[rows].float(), torch.tensor(options).to(logits.device, non_blocking=True))
-    return tokens
-
-
-def _draw(logits: Tensor, options: Tensor) -> Tensor:
-    """A token (B,) from each nucleus, given logits (B, V) and (temperature, top_p, random number) of each, (B, 3).
-
-    The likeliest few of the vocabulary nearly always are enough, and much faster to find than its whole order.
-    """
-    temperature, top_p, number = options.t().contiguous().unsqueeze(2)  # (B, 1) each
-    probabilities = F.softmax(logits / temperature, dim=-1)
-    few = min(_LIKELIEST, logits.size(1))
-    tokens, settled = _draw_among(*probabilities.topk(few), top_p, number)
-    if few < logits.size(1) and not settled.all():
-        rest = ~settled
-        every = probabilities[rest].sort(dim=-1, descending=True)
-        tokens[rest], _ = _draw_among(*every, top_p[rest], number[rest])
-    return tokens
-
-
-def _draw_among(probabilities: Tensor, ids: Tensor, top_p: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
-    """A token (B,) from each nucleus among candidates (B, K), the likeliest first, and whether they were enough."""
-    mass = probabilities.cumsum(dim=-1)  # (B, K)
-    every, most = mass[:, -1:], mass.size(1)
-    last = torch.searchsorted(mass, top_p)  # (B, 1), the end of the nucleus
-    inside = last < most
-    drawn = number * mass.gather(1, last.clamp(max=most - 1)).where(inside, 1.0)
-    settled = inside | ((top_p == 1) & (drawn <= every))
-    rank = torch.searchsorted(mass, drawn.minimum(every))
-    return ids.gather(1, rank).squeeze(1), settled.squeeze(1)

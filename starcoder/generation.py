@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 import torch
 
 from starcoder import tokenizer as tokenizers
-from starcoder.batch import Batch, Ends, Finish, Sampling, check_prompt, choose, evaluating, never
+from starcoder.batch import Batch, check_prompt, evaluating
+from starcoder.decoding import Decoding
 from starcoder.errors import UserError
 from starcoder.model import StarCoder
 from starcoder.release.folder import local_folder
+from starcoder.sampling import Ends, Finish, Sampling, choose, never
 from starcoder.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Tokenizer
 
 __all__ = [
@@ -171,6 +173,7 @@ def generate_tokens(
     sampling: Sampling,
     vocab_size: int | None = None,
     ends: Ends = never,
+    decoding: Decoding = "eager",
 ) -> list[list[int]]:
     """Complete prompts of token ids; `sampling.stop` is text and has no meaning here.
 
@@ -180,6 +183,7 @@ def generate_tokens(
         sampling: how tokens are chosen, and how many.
         vocab_size: only ids below are chosen; all of the model's when not given.
         ends: whether a completion that has just grown is at its end.
+        decoding: how one token of every sequence is computed.
 
     Returns:
         The completions, without their prompts and without `<|endoftext|>`.
@@ -188,12 +192,16 @@ def generate_tokens(
         UserError: when a prompt does not fit the model's context, or holds an id that the model does not know.
     """
     wanted = [Prompt(prompt, [[sampling.seed, place]], ends) for place, prompt in enumerate(prompts)]
-    samples = sample_tokens(model, wanted, sampling, vocab_size)
+    samples = sample_tokens(model, wanted, sampling, vocab_size, decoding)
     return [sample.ids for sample in sorted(samples, key=lambda sample: sample.prompt)]
 
 
 def sample_tokens(
-    model: StarCoder, prompts: Sequence[Prompt], sampling: Sampling, vocab_size: int | None = None
+    model: StarCoder,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    vocab_size: int | None = None,
+    decoding: Decoding = "eager",
 ) -> Iterator[Sample]:
     """Yield all samples of all prompts as they end, with one pass of each prompt through the model.
 
@@ -204,26 +212,24 @@ def sample_tokens(
             own end, in whose favour `sampling.stop` has none.
         sampling: how tokens are chosen, how many, and how many samples grow together.
         vocab_size: only ids below are chosen; all of the model's when not given.
+        decoding: how one token of every sequence is computed.
 
     Raises:
         UserError: when a prompt does not fit the model's context, or holds an id that the model does not know.
     """
     for number, prompt in enumerate(prompts):
         check_prompt(prompt.ids, model, f"prompt {number}")
-    return _samples(model, prompts, sampling, vocab_size)
+    return _samples(prompts, sampling, Batch(model, sampling.batch_size, vocab_size, decoding))
 
 
-def _samples(
-    model: StarCoder, prompts: Sequence[Prompt], sampling: Sampling, vocab_size: int | None
-) -> Iterator[Sample]:
-    batch = Batch(model, sampling.batch_size, vocab_size)
+def _samples(prompts: Sequence[Prompt], sampling: Sampling, batch: Batch) -> Iterator[Sample]:
     longest_first = sorted(enumerate(prompts), key=lambda numbered: len(numbered[1].ids), reverse=True)
     samples = {
         batch.add(prompt.ids, sampling, key, prompt.ends): Sample(number, place, [], "length")
         for number, prompt in longest_first
         for place, key in enumerate(prompt.keys)
     }
-    with evaluating(model):
+    with evaluating(batch.model):
         while batch:
             for handle, token, finish in batch.step():
                 if token is not None:

@@ -159,7 +159,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class KVCache:
-    """Keys and values of the tokens so far, (L, rows, S, 2·D); a token's slot is its position in its own sequence.
+    """Keys and values of the tokens so far, L times (rows, S, 2·D); a token's slot is its position in its own sequence.
 
     Sequences of different lengths are decoded together: pad their prompts on the right, then `shorten` to the real
     lengths. What the pads wrote lies beyond every sequence's positions, where nobody looks, until it is overwritten.
@@ -174,14 +174,14 @@ class KVCache:
 
     def __init__(self, config: StarCoderConfig, batch_size: int, slots: int, device: torch.device) -> None:
         self.shape = (config.n_layer, batch_size, slots, 2 * config.head_size)
-        self.kv: Tensor | None = None
+        self.kv: list[Tensor] = []
         self.device = device
         self.lengths = [0] * batch_size  # known here, lest every token waits for the device
 
     @property
     def bytes(self) -> int:
         """Memory of keys and values."""
-        return 0 if self.kv is None else self.kv.nbytes
+        return sum(kv.nbytes for kv in self.kv)
 
     def extend(self, n: int) -> Tensor:
         """Begin a pass over `n` more tokens of every sequence; return their positions (B, T)."""
@@ -193,8 +193,7 @@ class KVCache:
     def place(self, positions: Tensor, end: int, masked: bool) -> Tensor:
         """Say where the next tokens are: at `positions` (B, T), which is returned; nobody looks at `end` or beyond."""
         self.end = end
-        rows = torch.arange(len(positions), device=positions.device).unsqueeze(1)
-        self.slots = (rows * self.shape[2] + positions).flatten()  # (B·T,)
+        self.places = torch.arange(len(positions), device=positions.device).unsqueeze(1), positions  # (B, 1), (B, T)
         self.mask = (
             torch.arange(end, device=positions.device) <= positions.unsqueeze(-1) if masked else None
         )  # (B, T, S)
@@ -202,10 +201,10 @@ class KVCache:
 
     def update(self, layer: int, kv: Tensor) -> Tensor:
         """Store `kv` (B, T, 2·D) of one layer; return all that it has so far, (B, S, 2·D)."""
-        if self.kv is None:
-            self.kv = kv.new_zeros(self.shape)
-        self.kv[layer].view(-1, self.shape[3]).index_copy_(0, self.slots, kv.flatten(0, 1))
-        return self.kv[layer, : len(kv), : self.end]
+        if not self.kv:
+            self._allocate(kv)
+        self.kv[layer].index_put_(self.places, kv)
+        return self.kv[layer][: len(kv), : self.end]
 
     def shorten(self, lengths: list[int]) -> None:
         """Forget what each sequence has beyond its length."""
@@ -217,31 +216,36 @@ class KVCache:
         if rows <= old_rows and slots <= old_slots:
             return
         old, self.shape = self.kv, (layers, max(rows, old_rows), max(slots, old_slots), width)
-        if old is not None:
-            self.kv = old.new_zeros(self.shape)
-            self.kv[:, :old_rows, :old_slots] = old
+        if old:
+            self._allocate(old[0])
+            for new, kv in zip(self.kv, old, strict=True):
+                new[:old_rows, :old_slots] = kv
+
+    def _allocate(self, like: Tensor) -> None:
+        self.kv = [like.new_zeros(self.shape[1:]) for _ in range(self.shape[0])]
 
     def sequence(self, row: int) -> Tensor:
-        """Keys and values of one sequence, (L, T, 2·D)."""
-        assert self.kv is not None
-        return self.kv[:, row, : self.lengths[row]]
+        """A copy of the keys and values of one sequence, (L, T, 2·D)."""
+        return torch.stack([kv[row, : self.lengths[row]] for kv in self.kv])
 
     def join(self, sequence: Tensor) -> None:
         """Add a sequence, given its keys and values (L, T, 2·D), as the last row."""
         row, length = len(self.lengths), sequence.size(1)
         self.reserve(row + 1, length)
-        if self.kv is None:
-            self.kv = sequence.new_zeros(self.shape)
-        self.kv[:, row, :length] = sequence
+        if not self.kv:
+            self._allocate(sequence)
+        for kv, new in zip(self.kv, sequence, strict=True):
+            kv[row, :length] = new
         self.lengths.append(length)
 
     def leave(self, row: int) -> None:
         """Forget a sequence; the last one takes its row."""
         last = len(self.lengths) - 1
-        if self.kv is not None and row < last:
-            length = self.lengths[last]
-            self.kv[:, row, :length] = self.kv[:, last, :length]
-        self.lengths[row] = self.lengths[last]
+        length = self.lengths[last]
+        if row < last:
+            for kv in self.kv:
+                kv[row, :length] = kv[last, :length]
+        self.lengths[row] = length
         self.lengths.pop()
 
 
@@ -280,10 +284,27 @@ def cached_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Te
     With one K/V head, all heads of all tokens are rows of a single query matrix. `mask` (B, T, S) says which slots a
     token may look at; none means all.
     """
-    rows = q.flatten(1, 2).unsqueeze(1)  # (B, 1, H·T, D)
+    rows = q.flatten(1, 2)  # (B, H·T, D)
+    if mask is not None and mask.size(1) > 1:
+        mask = mask.repeat(1, q.size(1), 1)  # (B, H·T, S)
+    if q.is_cuda and q.size(2) == 1:
+        return _attention_in_steps(rows, k, v, mask).view_as(q)
+    rows, k, v = (x.unsqueeze(1) for x in (rows, k, v))
+    mask = None if mask is None else mask.unsqueeze(1)  # (B, 1, 1 or H·T, S)
+    return F.scaled_dot_product_attention(rows, k, v, attn_mask=mask).view_as(q)
+
+
+def _attention_in_steps(rows: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of rows (B, H, D) to k and v (B, S, D), with scores in fp32.
+
+    SDPA's kernels share the work among heads and queries; one token with a single K/V head leaves a GPU nearly idle.
+    """
+    half = rows.is_cuda and rows.dtype != torch.float32
+    scores = torch.bmm(rows, k.mT, out_dtype=torch.float32) if half else torch.bmm(rows, k.mT)  # (B, H, S)
+    scores = scores * rows.size(-1) ** -0.5
     if mask is not None:
-        mask = (mask if mask.size(1) == 1 else mask.repeat(1, q.size(1), 1)).unsqueeze(1)  # (B, 1, 1 or H·T, S)
-    return F.scaled_dot_product_attention(rows, k.unsqueeze(1), v.unsqueeze(1), attn_mask=mask).view_as(q)
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return torch.bmm(scores.softmax(-1).to(v.dtype), v)
 
 
 class Attention(nn.Module):

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from starcoder.batch import Batch, Growth, Sampling, choose, choose_each
+from starcoder.batch import Batch, Growth
 from starcoder.errors import UserError
 from starcoder.generation import Prompt, sample_tokens
 from starcoder.model import StarCoder, StarCoderConfig
+from starcoder.sampling import Sampling, choose, choose_each
 
 CONFIG = StarCoderConfig(
     vocab_size=600, context_length=150, n_layer=2, n_head=4, n_embd=32, n_inner=56, dropout=0.0, init_std=0.4
@@ -57,7 +58,10 @@ class Log:
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_samples_do_not_depend_on_what_joins_and_leaves(data: st.DataObject) -> None:
-    batch, log = Batch(MODEL, rows=data.draw(st.integers(1, 5))), Log()
+    batch, log = (
+        Batch(MODEL, data.draw(st.integers(1, 5)), decoding=data.draw(st.sampled_from(["eager", "graph"]))),
+        Log(),
+    )
     wanted: dict[int, tuple[list[int], Sampling, list[int]]] = {}
     removed: dict[int, int] = {}
     for number in range(data.draw(st.integers(1, 25))):
@@ -184,3 +188,12 @@ def test_the_likeliest_few_give_what_the_whole_vocabulary_gives(sharpness: float
         assert token == expected
         alone = choose(logits[row : row + 1], way, [np.random.default_rng(row)])
         assert alone.tolist() == [token]
+
+
+def test_a_compiled_step_writes_the_same() -> None:
+    prompts = [Prompt(prompt(length), [[length]]) for length in (5, 70, 30)]
+    eager, compiled = (
+        sorted(sample_tokens(MODEL, prompts, Sampling(30, 0.8), decoding=decoding), key=lambda sample: sample.prompt)
+        for decoding in ("eager", "compiled")
+    )
+    assert compiled == eager
