@@ -44,11 +44,11 @@ class Static:
         if isinstance(model, FSDPModule):
             raise UserError("a sharded model decodes eagerly only: set decoding to eager")
         self.model = model
-        self.hidden = model.transformer.__call__
+        self.logits = _logits
         if compiled:
             # Only with this does inductor make kernels of its own for products with a single row.
             options: dict[str, Any] | None = {"coordinate_descent_tuning": True} if torch.cuda.is_available() else None
-            self.hidden = torch.compile(self.hidden, dynamic=False, options=options)
+            self.logits = torch.compile(_logits, dynamic=False, options=options)
         self._steps: dict[int, _Step] = {}
         self._kv: list[Tensor] = []
 
@@ -69,8 +69,12 @@ class Static:
         tokens, positions = inputs.unsqueeze(2)  # (R, 1)
         cache.place(positions, cache.shape[2], masked=True)
         with torch._dynamo.config.patch(recompile_limit=_SHAPES):
-            x: Tensor = self.hidden(tokens, positions, cache)  # (R, 1, C)
-        return linear(x[:, 0], self.model.transformer.wte.weight)
+            return self.logits(self.model, tokens, positions, cache)
+
+
+def _logits(model: StarCoder, tokens: Tensor, positions: Tensor, cache: KVCache) -> Tensor:
+    x: Tensor = model.transformer(tokens, positions, cache)  # (R, 1, C)
+    return linear(x[:, 0], model.transformer.wte.weight)
 
 
 class _Step:
