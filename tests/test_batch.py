@@ -191,7 +191,7 @@ def test_the_likeliest_few_give_what_the_whole_vocabulary_gives(sharpness: float
 
 
 def test_a_compiled_step_writes_the_same() -> None:
-    prompts = [Prompt(prompt(length), [[length]]) for length in (5, 70, 30)]
+    prompts = [Prompt(prompt(length), [[length]]) for length in (5, 30)]
     eager, compiled = (
         sorted(sample_tokens(MODEL, prompts, Sampling(30, 0.8), decoding=decoding), key=lambda sample: sample.prompt)
         for decoding in ("eager", "compiled")

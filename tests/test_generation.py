@@ -65,6 +65,7 @@ def test_greedy_output_equals_transformers(sharp: StarCoder, lengths: tuple[int,
     out = theirs.generate(padded, attention_mask=mask, max_new_tokens=50, do_sample=False, pad_token_id=EOD)
     expected = [row[: row.index(EOD)] if EOD in row else row for row in out[:, width:].tolist()]
     assert generate_tokens(sharp, prompts, Sampling(max_new_tokens=50)) == expected
+    assert [generate_tokens(sharp, [prompt], Sampling(max_new_tokens=50))[0] for prompt in prompts] == expected
 
 
 def test_greedy_output_equals_recomputing_everything_at_every_step(sharp: StarCoder) -> None:
