@@ -1,0 +1,1 @@
+"""An OpenAI-compatible endpoint for completion and infilling (paper §9): `starcoder serve`."""

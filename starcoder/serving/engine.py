@@ -1,0 +1,212 @@
+"""The thread in which the model writes, for all requests together: continuous batching.
+
+    event loop                                 model's thread
+    submit ──► inbox ────────────────────────► Batch.add: as soon as a row is free,
+                                               Batch.step, again and again: a token for every row
+    deliver ◄── what this step gave
+    cancel ──────────────────────────────────► Batch.remove: before the next step
+
+The event loop never waits for the model, and what a completion gets does not depend on its neighbours.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from threading import Condition, Thread
+from typing import Any, Protocol
+
+from starcoder.generation import Ends, Finish, Sampling
+
+_log = logging.getLogger("starcoder.serving")
+
+
+class FullError(Exception):
+    """No room for a request now; it may be made again later."""
+
+
+class ClosingError(Exception):
+    """The server takes no more requests, or ended before this one did."""
+
+
+class ModelError(Exception):
+    """The model failed while it wrote."""
+
+
+class Rows(Protocol):
+    """What grows completions together, so many at a time, while others wait for a row."""
+
+    def add(self, ids: Sequence[int], sampling: Sampling, key: Sequence[int], ends: Ends) -> Any:
+        """Take in a prompt; return a handle."""
+
+    def step(self) -> Iterable[tuple[Any, int | None, Finish | None]]:
+        """Grow what has a row by a token; what has finished is gone."""
+
+    def remove(self, handle: Any) -> None:
+        """Give a completion up."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One completion that is wanted.
+
+    Args:
+        ids: its prompt, one token at least.
+        sampling: how its tokens are chosen, and how many at most; `stop`, `seed` and `batch_size` have no meaning here.
+        key: what its random numbers are a function of.
+        ends: whether it is at its end when it has just grown.
+    """
+
+    ids: Sequence[int]
+    sampling: Sampling
+    key: Sequence[int]
+    ends: Ends
+
+
+@dataclass(frozen=True)
+class Event:
+    """A step of one completion: its place among the request's, the token if it got one, and why it ended if it did."""
+
+    choice: int
+    token: int | None
+    finish: Finish | None
+
+
+Deliver = Callable[[list[Event] | Exception], None]
+"""Takes what happened to a request in one step, on the model's thread; an exception is the last."""
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A request under way."""
+
+    deliver: Deliver
+    cancelled: bool = False
+
+
+@dataclass(eq=False)
+class _Row:
+    ticket: Ticket
+    choice: int
+    wish: Wish
+
+
+@dataclass(eq=False)
+class Engine:
+    """Takes requests and delivers their tokens.
+
+    Args:
+        new_batch: makes an empty batch of `rows` rows; another one is made when the model has failed.
+        rows: completions that grow together.
+        queue: completions that may wait beyond these.
+    """
+
+    new_batch: Callable[[], Rows]
+    rows: int
+    queue: int
+    _inbox: list[_Row] = field(default_factory=list)
+    _rows: dict[Any, _Row] = field(default_factory=dict)
+    _closing: bool = False
+    _stopped: bool = False
+
+    def __post_init__(self) -> None:
+        self._changed = Condition()
+        self._thread = Thread(target=self._work, name="starcoder-model", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """Completions that grow, and that wait."""
+        total = len(self._rows) + len(self._inbox)
+        return min(total, self.rows), max(total - self.rows, 0)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether requests are taken."""
+        return self._thread.is_alive() and not self._closing
+
+    def submit(self, wishes: Sequence[Wish], deliver: Deliver) -> Ticket:
+        """Take a request.
+
+        Raises:
+            FullError: when there is no room for all of `wishes`.
+            ClosingError: after `close` or `stop`.
+        """
+        with self._changed:
+            if self._closing or self._stopped:
+                raise ClosingError
+            if sum(self.load) + len(wishes) > self.rows + self.queue:
+                raise FullError
+            ticket = Ticket(deliver)
+            self._inbox += [_Row(ticket, choice, wish) for choice, wish in enumerate(wishes)]
+            self._changed.notify()
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Forget a request: nothing more is delivered, its rows are free before the next step."""
+        with self._changed:
+            ticket.cancelled = True
+            self._inbox = [row for row in self._inbox if row.ticket is not ticket]
+
+    def close(self) -> None:
+        """Take no more requests; those that are here go on."""
+        self._closing = True
+
+    def stop(self) -> None:
+        """End all that is under way, with `ClosingError`; `join` waits until the model rests."""
+        with self._changed:
+            self._closing = self._stopped = True
+            self._changed.notify()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the thread has ended, at most `timeout` seconds."""
+        self._thread.join(timeout)
+
+    def _work(self) -> None:
+        batch = self.new_batch()
+        while self._wait():
+            try:
+                self._exchange(batch)
+                self._step(batch)
+            except Exception:  # whatever the model raised: what it held has failed, the server goes on
+                _log.exception("the model failed")
+                self._end(ModelError())
+                batch = self.new_batch()
+        self._end(ClosingError())
+
+    def _wait(self) -> bool:
+        """Sleep until there is something to do; say whether to go on."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self._inbox or self._rows)
+            return not self._stopped
+
+    def _exchange(self, batch: Rows) -> None:
+        """Let out what was cancelled, and in what has come."""
+        for handle in [handle for handle, row in self._rows.items() if row.ticket.cancelled]:
+            batch.remove(handle)
+            del self._rows[handle]
+        with self._changed:
+            came, self._inbox = self._inbox, []
+            for row in came:
+                wish = row.wish
+                self._rows[batch.add(wish.ids, wish.sampling, key=wish.key, ends=wish.ends)] = row
+
+    def _step(self, batch: Rows) -> None:
+        happened: dict[Ticket, list[Event]] = {}
+        for handle, token, finish in batch.step() if self._rows else ():
+            row = self._rows.pop(handle) if finish else self._rows[handle]
+            happened.setdefault(row.ticket, []).append(Event(row.choice, token, finish))
+        for ticket, events in happened.items():
+            if not ticket.cancelled:
+                ticket.deliver(events)
+
+    def _end(self, error: Exception) -> None:
+        """End all requests."""
+        with self._changed:
+            tickets = dict.fromkeys(row.ticket for row in [*self._rows.values(), *self._inbox])
+            self._rows, self._inbox = {}, []
+        for ticket in tickets:
+            if not ticket.cancelled:
+                ticket.deliver(error)

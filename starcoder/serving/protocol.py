@@ -1,0 +1,186 @@
+"""What OpenAI's interface for completions says: requests, answers, errors."""
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic_core import PydanticCustomError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from starcoder.generation import Finish
+
+Prompts = list[str] | list[list[int]]
+
+STOPS = 16
+"""Stop strings that a request may have; OpenAI's own limit of 4 is too few for HumanEval."""
+LONGEST_STOP = 256
+"""Characters of a stop string."""
+LONGEST_SEED = 2**63
+
+
+class ApiError(HTTPException):
+    """What a client did wrong, or what keeps the server from answering.
+
+    Args:
+        status: HTTP's.
+        message: what is wrong and what to do.
+        param: the field of the request that is wrong.
+        code: a word for programs.
+        retry_after: seconds after which it may go better.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        super().__init__(status, message, headers)
+        self.param, self.code = param, code
+
+    def response(self) -> JSONResponse:
+        """The error in OpenAI's words."""
+        body = error_body(self.status_code, self.detail, self.param, self.code)
+        return JSONResponse({"error": body}, self.status_code, self.headers)
+
+
+def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """What stands under `error`."""
+    kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+    kind = kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"message": message, "type": kind, "param": param, "code": code}
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a string is one that UTF-8 can carry; JSON's escapes can spell others."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _are_ids(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(token) is int for token in value)
+
+
+def _prompts(value: Any) -> Prompts:
+    if _is_text(value) or _are_ids(value):
+        return [value]
+    if isinstance(value, list) and value and (all(map(_is_text, value)) or all(map(_are_ids, value))):
+        return value
+    raise PydanticCustomError(
+        "form", "a prompt is a text, a list of texts, a list of token ids or a list of such lists"
+    )
+
+
+def _text(value: Any) -> str:
+    if _is_text(value):
+        return str(value)
+    raise PydanticCustomError("form", "must be a text")
+
+
+def _stops(value: Any) -> tuple[str, ...]:
+    texts = [value] if isinstance(value, str) else value
+    if texts is None or (
+        isinstance(texts, list)
+        and len(texts) <= STOPS
+        and all(_is_text(text) and 0 < len(text) <= LONGEST_STOP for text in texts)
+    ):
+        return tuple(texts or ())
+    message = f"stop is a text or a list of at most {STOPS}, each of 1 to {LONGEST_STOP} characters"
+    raise PydanticCustomError("form", message)
+
+
+class StreamOptions(BaseModel):
+    """Options of a stream."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class CompletionRequest(BaseModel):
+    """The body of `POST /v1/completions`; what OpenAI's clients may send and this kit cannot do is in `refuse`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    model: str
+    prompt: Annotated[Prompts, PlainValidator(_prompts)]
+    suffix: Annotated[str, PlainValidator(_text)] | None = None
+    max_tokens: int | None = Field(None, ge=0)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    n: int | None = Field(None, ge=1, le=128)
+    stop: Annotated[tuple[str, ...], PlainValidator(_stops)] = ()
+    seed: int | None = Field(None, ge=-LONGEST_SEED, lt=LONGEST_SEED)
+    echo: bool | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+    best_of: int | None = None
+    logprobs: int | None = None
+    logit_bias: dict[str, float] | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+
+    def refuse(self) -> None:
+        """Refuse what would otherwise be ignored.
+
+        Raises:
+            ApiError: naming the field.
+        """
+        wrong = {
+            "best_of": (self.best_of or 1) != 1 and self.best_of != self.n,
+            "logprobs": self.logprobs is not None,
+            "logit_bias": bool(self.logit_bias),
+            "frequency_penalty": bool(self.frequency_penalty),
+            "presence_penalty": bool(self.presence_penalty),
+        }
+        for name, holds in wrong.items():
+            if holds:
+                raise ApiError(400, f"this server has no {name}: leave it out", name, "unsupported_parameter")
+        if self.stream_options and not self.stream:
+            raise ApiError(400, "stream_options are for streams: set stream", "stream_options")
+
+
+def completion_body(name: str, request_id: str, choices: Sequence[Any], usage: Any) -> dict[str, Any]:
+    """An answer, or a piece of one that is streamed."""
+    return {
+        "id": request_id,
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": name,
+        "choices": list(choices),
+        "usage": usage,
+    }
+
+
+def choice_body(index: int, text: str, finish: Finish | None) -> dict[str, Any]:
+    """One completion, or a piece of it."""
+    return {"index": index, "text": text, "logprobs": None, "finish_reason": finish}
+
+
+def usage_body(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
+    """The tokens that a request took."""
+    total = prompt_tokens + completion_tokens
+    return {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": total}
+
+
+def model_body(name: str, created: int, context_length: int) -> dict[str, Any]:
+    """A model in the list of models."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": created,
+        "owned_by": "starcoder-kit",
+        "max_model_len": context_length,
+    }
+
+
+def sse(body: Any) -> bytes:
+    """One server-sent event."""
+    return f"data: {body if isinstance(body, str) else json.dumps(body)}\n\n".encode()

@@ -1,0 +1,186 @@
+"""`starcoder serve`: a model behind OpenAI's interface, by vLLM where it is installed, by this kit otherwise."""
+
+import asyncio
+import os
+import socket
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
+
+from starcoder.errors import UserError
+
+if TYPE_CHECKING:
+    from starcoder.model import StarCoder
+    from starcoder.serving.app import Settings
+    from starcoder.serving.engine import Engine
+    from starcoder.tokenizer import Tokenizer
+
+_NO_LIMIT = 2**31
+
+
+def serve(
+    model: str,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    engine: Literal["auto", "kit", "vllm"] = "auto",
+    name: str | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    rows: int = 32,
+    queue: int = 256,
+    max_prompt_tokens: int | None = None,
+    max_tokens: int | None = None,
+    max_body_bytes: int = 4_000_000,
+    api_key_env: str | None = None,
+    allow_origins: list[str] | None = None,
+    grace: float = 30.0,
+) -> None:
+    """Answer OpenAI's clients: /v1/completions, with `suffix` for infilling, /v1/models and /health.
+
+    Args:
+        model: folder of a model and its tokenizer, or a Hub repository.
+        host: address to listen at; 0.0.0.0 is every one that this machine has.
+        port: port to listen at; 0 takes a free one, which is printed.
+        engine: vllm, kit, or auto: vllm where it is installed. vLLM refuses `suffix`: there, infilling prompts spell
+            the sentinels.
+        name: what clients call the model; the last part of `model` when not given.
+        dtype: what the weights are converted to; as stored when not given.
+        rows: completions that are written together.
+        queue: completions that may wait beyond these; more are turned away with 429. Not for vLLM, like all below but
+            api_key_env.
+        max_prompt_tokens: longest prompt; what leaves room for one token when not given.
+        max_tokens: longest completion that a request may ask for; the model's context when not given.
+        max_body_bytes: longest request.
+        api_key_env: environment variable that holds the key which requests must bear; anybody may ask when not given.
+        allow_origins: web pages whose scripts may ask, `*` for all; none when not given.
+        grace: seconds that requests under way have left after the first Ctrl-C or SIGTERM.
+    """
+    _check(rows=rows, queue=queue + 1, max_prompt_tokens=max_prompt_tokens, max_tokens=max_tokens, port=port + 1)
+    _check(max_body_bytes=max_body_bytes)
+    key = _api_key(api_key_env)
+    called = name or model.rstrip("/").rsplit("/", maxsplit=1)[-1]
+    if engine == "vllm" or (engine == "auto" and find_spec("vllm")):
+        _run_vllm(vllm_command(model, host, port, called, dtype, rows), key)
+        return
+    _need_extra()
+    with _listen(host, port) as listener:
+        network, tokenizer = _load(model, dtype)
+        from starcoder.serving.app import Settings
+        from starcoder.serving.completion import Limits
+
+        context = network.config.context_length
+        limits = Limits(context, min(max_prompt_tokens or context, context - 1), max_tokens or context, rows + queue)
+        settings = Settings(called, limits, max_body_bytes, key, tuple(allow_origins or ()))
+        worker = new_engine(network, tokenizer, rows, queue)
+        run_server(worker, tokenizer, settings, listener, grace)
+
+
+def vllm_command(model: str, host: str, port: int, name: str, dtype: str | None, rows: int) -> list[str]:
+    """What runs vLLM's server with our options; the key goes by its environment, where no list of processes shows it."""
+    options = {"host": host, "port": port, "served-model-name": name, "dtype": dtype or "auto", "max-num-seqs": rows}
+    spelled = [word for option, value in options.items() for word in (f"--{option}", str(value))]
+    return [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model, *spelled]
+
+
+def new_engine(network: "StarCoder", tokenizer: "Tokenizer", rows: int, queue: int) -> "Engine":
+    """An engine in which `network` writes what `tokenizer` can spell."""
+    from starcoder.batch import Batch
+    from starcoder.serving.engine import Engine
+
+    return Engine(lambda: Batch(network, rows, tokenizer.vocab_size), rows, queue)
+
+
+def run_server(
+    engine: "Engine", tokenizer: "Tokenizer", settings: "Settings", listener: socket.socket, grace: float
+) -> None:
+    """Serve until SIGINT or SIGTERM, which then have their usual effect."""
+    import uvicorn
+
+    from starcoder.serving.app import create_app
+
+    class Server(uvicorn.Server):
+        """Ends with the requests under way, or after `grace` seconds."""
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            engine.close()
+            asyncio.get_running_loop().call_later(grace, engine.stop)
+            await super().shutdown(sockets)
+
+    config = uvicorn.Config(
+        create_app(engine, tokenizer, settings),
+        http="h11",
+        loop="asyncio",
+        lifespan="off",
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=int(grace) + 5,
+    )
+    engine.start()
+    try:
+        print(f"{settings.name} at {_url(listener)}/v1; Ctrl-C ends it", flush=True)
+        Server(config).run(sockets=[listener])
+    finally:
+        engine.stop()
+        engine.join(grace)
+
+
+def _check(**counts: int | None) -> None:
+    wrong = [name for name, count in counts.items() if count is not None and not 0 < count < _NO_LIMIT]
+    if wrong:
+        raise UserError(f"serve: {', '.join(wrong)}: out of range")
+
+
+def _api_key(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    key = os.environ.get(variable, "").strip()
+    if not key or not key.isascii():
+        raise UserError(f"the environment variable {variable} holds no API key: set it, or leave out --api_key_env")
+    return key
+
+
+def _run_vllm(command: list[str], key: str | None) -> None:
+    """Become vLLM's server, so that signals reach it."""
+    if not find_spec("vllm"):
+        raise UserError("vllm is not installed: pip install vllm, or take --engine kit")
+    os.execve(command[0], command, os.environ | ({"VLLM_API_KEY": key} if key else {}))
+
+
+def _need_extra() -> None:
+    try:
+        import fastapi
+        import uvicorn  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is not installed: pip install 'starcoder-kit[serve]'") from None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket bound before the model is loaded: what is wrong with the address is known at once."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"cannot listen at {host} port {port}: {reason}; choose another --host or --port") from None
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _load(model: str, dtype: str | None) -> tuple[Any, Any]:
+    import torch
+
+    from starcoder import tokenizer as tokenizers
+    from starcoder.generation import check_vocabulary
+    from starcoder.model import StarCoder
+    from starcoder.release.folder import local_folder
+
+    folder = local_folder(model)
+    tokenizer = tokenizers.load(folder)
+    network = StarCoder.from_pretrained(folder, dtype=getattr(torch, dtype) if dtype else None)
+    check_vocabulary(network, tokenizer)
+    return network.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
