@@ -188,10 +188,10 @@ class Engine:
             batch.remove(handle)
             del self._rows[handle]
         with self._changed:
-            came, self._inbox = self._inbox, []
-            for row in came:
-                wish = row.wish
-                self._rows[batch.add(wish.ids, wish.sampling, key=wish.key, ends=wish.ends)] = row
+            while self._inbox:
+                wish = self._inbox[0].wish
+                handle = batch.add(wish.ids, wish.sampling, key=wish.key, ends=wish.ends)
+                self._rows[handle] = self._inbox.pop(0)
 
     def _step(self, batch: Rows) -> None:
         happened: dict[Ticket, list[Event]] = {}

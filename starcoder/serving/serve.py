@@ -1,15 +1,20 @@
 """`starcoder serve`: a model behind OpenAI's interface, by vLLM where it is installed, by this kit otherwise."""
 
 import asyncio
+import math
 import os
 import socket
 import sys
 from importlib.util import find_spec
+from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from starcoder.errors import UserError
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from starcoder.model import StarCoder
     from starcoder.serving.app import Settings
     from starcoder.serving.engine import Engine
@@ -55,14 +60,14 @@ def serve(
         grace: seconds that requests under way have left after the first Ctrl-C or SIGTERM.
     """
     _check(rows=rows, queue=queue + 1, max_prompt_tokens=max_prompt_tokens, max_tokens=max_tokens, port=port + 1)
-    _check(max_body_bytes=max_body_bytes)
+    _check(max_body_bytes=max_body_bytes, grace=grace + 1)
     key = _api_key(api_key_env)
-    called = name or model.rstrip("/").rsplit("/", maxsplit=1)[-1]
+    called = name or Path(model).resolve().name
     if engine == "vllm" or (engine == "auto" and find_spec("vllm")):
         _run_vllm(vllm_command(model, host, port, called, dtype, rows), key)
         return
     _need_extra()
-    with _listen(host, port) as listener:
+    with listen(host, port) as listener:
         network, tokenizer = _load(model, dtype)
         from starcoder.serving.app import Settings
         from starcoder.serving.completion import Limits
@@ -71,11 +76,19 @@ def serve(
         limits = Limits(context, min(max_prompt_tokens or context, context - 1), max_tokens or context, rows + queue)
         settings = Settings(called, limits, max_body_bytes, key, tuple(allow_origins or ()))
         worker = new_engine(network, tokenizer, rows, queue)
-        run_server(worker, tokenizer, settings, listener, grace)
+        server = new_server(worker, tokenizer, settings, grace)
+        worker.start()
+        try:
+            listener.listen()
+            _announce(listener, called, open_to_all=key is None)
+            server.run(sockets=[listener])
+        finally:
+            worker.stop()
+            worker.join(grace)
 
 
 def vllm_command(model: str, host: str, port: int, name: str, dtype: str | None, rows: int) -> list[str]:
-    """What runs vLLM's server with our options; the key goes by its environment, where no list of processes shows it."""
+    """What runs vLLM's server; the key goes by its environment, which no list of processes shows."""
     options = {"host": host, "port": port, "served-model-name": name, "dtype": dtype or "auto", "max-num-seqs": rows}
     spelled = [word for option, value in options.items() for word in (f"--{option}", str(value))]
     return [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model, *spelled]
@@ -89,17 +102,13 @@ def new_engine(network: "StarCoder", tokenizer: "Tokenizer", rows: int, queue: i
     return Engine(lambda: Batch(network, rows, tokenizer.vocab_size), rows, queue)
 
 
-def run_server(
-    engine: "Engine", tokenizer: "Tokenizer", settings: "Settings", listener: socket.socket, grace: float
-) -> None:
-    """Serve until SIGINT or SIGTERM, which then have their usual effect."""
+def new_server(engine: "Engine", tokenizer: "Tokenizer", settings: "Settings", grace: float) -> "uvicorn.Server":
+    """A server that ends, when it is asked to, with the requests under way, or after `grace` seconds."""
     import uvicorn
 
     from starcoder.serving.app import create_app
 
     class Server(uvicorn.Server):
-        """Ends with the requests under way, or after `grace` seconds."""
-
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             engine.close()
             asyncio.get_running_loop().call_later(grace, engine.stop)
@@ -112,18 +121,28 @@ def run_server(
         lifespan="off",
         log_level="warning",
         server_header=False,
-        timeout_graceful_shutdown=int(grace) + 5,
+        timeout_graceful_shutdown=math.ceil(grace) + 5,
     )
-    engine.start()
+    return Server(config)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound before the model is loaded: what is wrong with the address is known at once.
+
+    Raises:
+        UserError: when there is no such address here, or somebody else listens there.
+    """
     try:
-        print(f"{settings.name} at {_url(listener)}/v1; Ctrl-C ends it", flush=True)
-        Server(config).run(sockets=[listener])
-    finally:
-        engine.stop()
-        engine.join(grace)
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise UserError(f"cannot listen at {host}, port {port}: {error.strerror}; choose --host and --port") from None
+    return listener
 
 
-def _check(**counts: int | None) -> None:
+def _check(**counts: float | None) -> None:
     wrong = [name for name, count in counts.items() if count is not None and not 0 < count < _NO_LIMIT]
     if wrong:
         raise UserError(f"serve: {', '.join(wrong)}: out of range")
@@ -147,28 +166,17 @@ def _run_vllm(command: list[str], key: str | None) -> None:
 
 def _need_extra() -> None:
     try:
-        import fastapi
+        import fastapi  # noqa: F401
         import uvicorn  # noqa: F401
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is not installed: pip install 'starcoder-kit[serve]'") from None
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket bound before the model is loaded: what is wrong with the address is known at once."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"cannot listen at {host} port {port}: {reason}; choose another --host or --port") from None
-    return listener
-
-
-def _url(listener: socket.socket) -> str:
+def _announce(listener: socket.socket, name: str, open_to_all: bool) -> None:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    print(f"{name} at http://{f'[{host}]' if ':' in host else host}:{port}/v1; Ctrl-C ends it", flush=True)
+    if open_to_all and not ip_address(host).is_loopback:
+        print("whoever reaches this machine may use it: --api_key_env asks them for a key", file=sys.stderr)
 
 
 def _load(model: str, dtype: str | None) -> tuple[Any, Any]:
