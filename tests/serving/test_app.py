@@ -1,0 +1,376 @@
+"""OpenAI's own client against the endpoint, on a real server."""
+
+import http.client
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+import openai
+import pytest
+from openai import OpenAI
+
+from starcoder.generation import generate, infill
+from starcoder.model import StarCoder
+from starcoder.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Tokenizer
+from tests.serving.conftest import LIMITS, Gated, Served, Serving
+
+PROMPTS = ["def add(", "class Adder:\n", "", "    return a + b  # é😀"]
+WARM = {"temperature": 0.9, "top_p": 0.9, "seed": 5}
+
+
+def streamed(client: OpenAI, **request: Any) -> tuple[dict[int, str], dict[int, str], Any]:
+    """Texts, reasons to end, and usage of a request that is streamed."""
+    texts: dict[int, str] = {}
+    reasons: dict[int, str] = {}
+    usage = None
+    for chunk in client.completions.create(model="tiny", stream=True, **request):
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            assert choice.text or choice.finish_reason
+            assert choice.index not in reasons
+            texts[choice.index] = texts.get(choice.index, "") + choice.text
+            if choice.finish_reason:
+                reasons[choice.index] = choice.finish_reason
+    return texts, reasons, usage
+
+
+def test_the_model_is_listed(served: Served) -> None:
+    (listed,) = served.client.models.list().data
+    assert listed.id == "tiny"
+    assert served.client.models.retrieve("tiny") == listed
+    with pytest.raises(openai.NotFoundError, match=r"no model 'owner/huge' here, only 'tiny'") as error:
+        served.client.models.retrieve("owner/huge")
+    assert error.value.code == "model_not_found"
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize("sampling", [{"temperature": 0}, WARM], ids=["greedy", "warm"])
+def test_a_completion_is_what_generate_gives(
+    served: Served, model: StarCoder, tokenizer: Tokenizer, prompt: str, sampling: dict[str, Any]
+) -> None:
+    expected = generate(model, tokenizer, [prompt], max_new_tokens=20, **sampling)
+    answer = served.client.completions.create(model="tiny", prompt=prompt, max_tokens=20, **sampling)
+    assert [choice.text for choice in answer.choices] == expected
+    assert answer.object == "text_completion"
+    assert answer.model == "tiny"
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == max(1, len(tokenizer.encode(prompt)))
+    assert answer.usage.completion_tokens <= 20
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+    assert answer.choices[0].finish_reason == ("length" if answer.usage.completion_tokens == 20 else "stop")
+    texts, reasons, usage = streamed(
+        served.client, prompt=prompt, max_tokens=20, stream_options={"include_usage": True}, **sampling
+    )
+    assert texts == {0: expected[0]}
+    assert reasons == {0: answer.choices[0].finish_reason}
+    assert usage == answer.usage
+
+
+def test_lists_of_prompts_and_samples(served: Served, model: StarCoder, tokenizer: Tokenizer) -> None:
+    create = served.client.completions.create
+    expected = generate(model, tokenizer, PROMPTS, max_new_tokens=9, **WARM)
+    answer = create(model="tiny", prompt=PROMPTS, max_tokens=9, **WARM)
+    assert [choice.text for choice in answer.choices] == expected
+    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+    ids = [tokenizer.encode(prompt) or [0] for prompt in PROMPTS]
+    assert [choice.text for choice in create(model="tiny", prompt=ids, max_tokens=9, **WARM).choices] == expected
+    repeated = [prompt for prompt in PROMPTS[:2] for _ in range(3)]
+    expected = generate(model, tokenizer, repeated, max_new_tokens=9, **WARM)
+    answer = create(model="tiny", prompt=PROMPTS[:2], n=3, max_tokens=9, **WARM)
+    assert [choice.text for choice in answer.choices] == expected
+    assert len(set(expected)) == 6
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == len(ids[0]) + len(ids[1])
+    texts, reasons, _ = streamed(served.client, prompt=PROMPTS[:2], n=3, max_tokens=9, **WARM)
+    assert [texts[index] for index in range(6)] == expected
+    assert set(reasons) == set(range(6))
+
+
+def test_without_a_seed_samples_differ(served: Served) -> None:
+    request: dict[str, Any] = {"model": "tiny", "prompt": "def", "max_tokens": 20, "temperature": 1}
+    assert len({served.client.completions.create(**request).choices[0].text for _ in range(3)}) == 3
+
+
+def test_a_suffix_infills(served: Served, model: StarCoder, tokenizer: Tokenizer) -> None:
+    prefix, suffix = "def add(a, b):\n    return ", "\n\n\nclass <fim_middle>:"
+    (expected,) = infill(model, tokenizer, [(prefix, suffix)], max_new_tokens=12)
+    request: dict[str, Any] = {"suffix": suffix, "max_tokens": 12, "temperature": 0}
+    answer = served.client.completions.create(model="tiny", prompt=prefix, **request)
+    assert answer.choices[0].text == expected
+    assert answer.usage is not None
+    ids = [FIM_PREFIX, *tokenizer.encode(prefix), FIM_SUFFIX, *tokenizer.encode(suffix), FIM_MIDDLE]
+    assert answer.usage.prompt_tokens == len(ids)
+    assert served.client.completions.create(model="tiny", prompt=ids, max_tokens=12, temperature=0).choices[
+        0
+    ].text == expected
+    assert streamed(served.client, prompt=prefix, **request)[0] == {0: expected}
+
+
+def test_sentinels_spelled_in_a_prompt_are_control_tokens(
+    served: Served, model: StarCoder, tokenizer: Tokenizer
+) -> None:
+    spelled = "<fim_prefix>def add(<fim_suffix>: pass<fim_middle>"
+    answer = served.client.completions.create(model="tiny", prompt=spelled, max_tokens=12, temperature=0)
+    assert [answer.choices[0].text] == infill(model, tokenizer, [("def add(", ": pass")], max_new_tokens=12)
+
+
+def test_stop_strings_end_a_completion_and_are_cut(served: Served, model: StarCoder, tokenizer: Tokenizer) -> None:
+    for seed in range(6):
+        options = WARM | {"seed": seed}
+        (free,) = generate(model, tokenizer, ["def"], max_new_tokens=30, **options)
+        stop = [free[8:11], free[5:7]]
+        (expected,) = generate(model, tokenizer, ["def"], max_new_tokens=30, stop=stop, **options)
+        request = options | {"prompt": "def", "max_tokens": 30, "stop": stop}
+        answer = served.client.completions.create(model="tiny", **request)
+        assert answer.choices[0].text == expected
+        assert len(expected) <= 8
+        assert answer.choices[0].finish_reason == "stop"
+        assert streamed(served.client, **request)[:2] == ({0: expected}, {0: "stop"})
+
+
+def test_echo_and_no_new_tokens(served: Served, model: StarCoder, tokenizer: Tokenizer) -> None:
+    create = served.client.completions.create
+    (expected,) = generate(model, tokenizer, ["def é"], max_new_tokens=5)
+    request: dict[str, Any] = {"prompt": "def é", "max_tokens": 5, "temperature": 0, "echo": True}
+    assert create(model="tiny", **request).choices[0].text == "def é" + expected
+    assert streamed(served.client, **request)[0] == {0: "def é" + expected}
+    answer = create(model="tiny", prompt=tokenizer.encode("a€"), max_tokens=0, echo=True)
+    assert [(choice.text, choice.finish_reason) for choice in answer.choices] == [("a€", "length")]
+
+
+def test_a_completion_ends_where_the_context_is_full(served: Served, tokenizer: Tokenizer) -> None:
+    prompt = [50] * LIMITS.prompt_tokens
+    answer = served.client.completions.create(model="tiny", prompt=prompt, max_tokens=80, temperature=0)
+    assert answer.usage is not None
+    assert answer.usage.total_tokens <= 96
+    assert answer.choices[0].finish_reason == ("length" if answer.usage.total_tokens == 96 else "stop")
+
+
+BAD = [
+    ({"model": "other"}, 404, "model", "no model 'other' here"),
+    ({"prompt": 5}, 400, "prompt", "a prompt is a text"),
+    ({"prompt": []}, 400, "prompt", "a prompt is a text"),
+    ({"prompt": ["a", [1]]}, 400, "prompt", "a prompt is a text"),
+    ({"prompt": [True]}, 400, "prompt", "a prompt is a text"),
+    ({"prompt": [300]}, 400, "prompt", r"outside \[0, 300\)"),
+    ({"prompt": [-1]}, 400, "prompt", r"outside \[0, 300\)"),
+    ({"prompt": [50] * 91}, 400, "prompt", "has 91 tokens, this server takes 90"),
+    ({"prompt": "a", "suffix": "7" * 90}, 400, "prompt", "has 94 tokens"),
+    ({"prompt": ["a"] * 9, "n": 2}, 400, "n", "more than 16 completions"),
+    ({"n": 0}, 400, "n", "greater than or equal to 1"),
+    ({"n": 129}, 400, "n", "less than or equal to 128"),
+    ({"max_tokens": -1}, 400, "max_tokens", "greater than or equal to 0"),
+    ({"max_tokens": 81}, 400, "max_tokens", "writes at most 80"),
+    ({"max_tokens": "many"}, 400, "max_tokens", "valid integer"),
+    ({"temperature": -0.1}, 400, "temperature", "greater than"),
+    ({"temperature": 2.1}, 400, "temperature", "less than"),
+    ({"top_p": 0}, 400, "top_p", "greater than 0"),
+    ({"stop": ["x"] * 17}, 400, "stop", "at most 16"),
+    ({"stop": ""}, 400, "stop", "1 to 256 characters"),
+    ({"stop": [7]}, 400, "stop", "stop is a text"),
+    ({"suffix": 7}, 400, "suffix", "must be a text"),
+    ({"seed": 2**63}, 400, "seed", "less than"),
+    ({"best_of": 3}, 400, "best_of", "has no best_of"),
+    ({"logprobs": 2}, 400, "logprobs", "has no logprobs"),
+    ({"logit_bias": {"5": 1}}, 400, "logit_bias", "has no logit_bias"),
+    ({"presence_penalty": 0.5}, 400, "presence_penalty", "has no presence_penalty"),
+    ({"stream_options": {"include_usage": True}}, 400, "stream_options", "set stream"),
+    ({"top_k": 5}, 400, "top_k", "not permitted"),
+]
+
+
+@pytest.mark.parametrize(("change", "status", "param", "message"), BAD, ids=[f"{list(bad[0])}" for bad in BAD])
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_request_cannot_have(
+    served: Served, change: dict[str, Any], status: int, param: str, message: str, stream: bool
+) -> None:
+    if "stream_options" in change and stream:
+        pytest.skip("streams have them")
+    body = {"model": "tiny", "prompt": "def", "stream": stream} | change
+    with pytest.raises(openai.APIStatusError, match=message) as error:
+        served.client.post("/completions", body=body, cast_to=object)
+    assert error.value.status_code == status
+    assert error.value.param == param
+    assert error.value.type == ("not_found_error" if status == 404 else "invalid_request_error")
+
+
+def test_what_means_nothing_is_taken(served: Served) -> None:
+    nothing: dict[str, Any] = {"best_of": 1, "logit_bias": {}, "presence_penalty": 0, "frequency_penalty": 0.0}
+    nothing |= {"user": "me", "logprobs": None, "stop": None, "suffix": None, "seed": -3, "stream_options": None}
+    assert served.client.completions.create(model="tiny", prompt="def", **nothing).choices
+
+
+def ask(served: Served, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any, Any]:
+    """Status, headers and JSON of a request that no client of OpenAI's would make."""
+    connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=30)
+    try:
+        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        response = connection.getresponse()
+        raw = response.read()
+        return response.status, response.headers, json.loads(raw) if raw else None
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/v1/completions", b"{", 400),
+        ("POST", "/v1/completions", b"", 400),
+        ("POST", "/v1/completions", b"[]", 400),
+        ("POST", "/v1/completions", b"\xff", 400),
+        ("POST", "/v1/completions", b'{"model": "tiny", "prompt": "a", "temperature": NaN}', 400),
+        ("POST", "/v1/completions", rb'{"model": "tiny", "prompt": "\ud800"}', 400),
+        ("POST", "/v1/completions", rb'{"model": "tiny", "prompt": "a", "stop": "\udc80"}', 400),
+        ("POST", "/v1/completions", rb'{"model": "\ud800", "prompt": "a"}', 404),
+        ("POST", "/v1/completions", rb'{"model": "tiny", "prompt": "a", "\ud800": 1}', 400),
+        ("POST", "/v1/completions", b" " * 100_001, 413),
+        ("GET", "/v1/completions", None, 405),
+        ("GET", "/v1/nothing", None, 404),
+        ("GET", "/docs", None, 404),
+        ("GET", "/openapi.json", None, 404),
+    ],
+)
+def test_errors_have_the_shape_that_clients_know(
+    served: Served, method: str, path: str, body: bytes | None, status: int
+) -> None:
+    found, _, answer = ask(served, method, path, body, Content_Type="application/json")
+    assert found == status
+    assert set(answer) == {"error"}
+    assert set(answer["error"]) == {"message", "type", "param", "code"}
+    assert answer["error"]["message"]
+
+
+def test_a_body_of_unknown_length_is_counted(served: Served) -> None:
+    connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=30)
+    connection.request(
+        "POST", "/v1/completions", iter([b" " * 60_000] * 2), {"Content-Type": "application/json"}, encode_chunked=True
+    )
+    response = connection.getresponse()
+    assert (response.status, json.loads(response.read())["error"]["code"]) == (413, "request_too_large")
+    connection.close()
+
+
+def test_chats_are_refused(served: Served) -> None:
+    with pytest.raises(openai.NotFoundError, match="tiny is no chat model"):
+        served.client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hello"}])
+
+
+def test_32_clients_at_once_get_what_each_gets_alone(
+    served: Served, model: StarCoder, tokenizer: Tokenizer
+) -> None:
+    def one(number: int) -> str:
+        request = {"prompt": PROMPTS[number % 4], "max_tokens": 4 + number, "temperature": 0.8, "seed": number}
+        with OpenAI(base_url=f"{served.url}/v1", api_key="unused", max_retries=0, timeout=60) as client:
+            if number % 2:
+                return streamed(client, **request)[0].get(0, "")
+            return client.completions.create(model="tiny", **request).choices[0].text
+
+    with ThreadPoolExecutor(32) as pool:
+        found = list(pool.map(one, range(32)))
+    for number, text in enumerate(found):
+        prompt, options = PROMPTS[number % 4], {"max_new_tokens": 4 + number, "temperature": 0.8, "seed": number}
+        assert [text] == generate(model, tokenizer, [prompt], **options)
+
+
+def until(condition: Any) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_full_queue_turns_requests_away_for_a_while(serving: Serving, gate: type[Gated]) -> None:
+    with serving(rows=1, queue=1, batch=gate) as served, ThreadPoolExecutor(2) as pool:
+        create = served.client.completions.create
+        under_way = [pool.submit(create, model="tiny", prompt="def", max_tokens=3) for _ in range(2)]
+        until(lambda: served.engine.load == (1, 1))
+        assert ask(served, "GET", "/health")[2] == {"status": "ok", "running": 1, "waiting": 1}
+        for stream in (False, True):
+            with pytest.raises(openai.RateLimitError, match="try again") as error:
+                create(model="tiny", prompt="def", max_tokens=3, stream=stream)
+            assert int(error.value.response.headers["retry-after"]) > 0
+        gate.steps.release(1000)
+        assert all(future.result().choices for future in under_way)
+        assert create(model="tiny", prompt="def", max_tokens=3).choices
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_client_that_goes_frees_its_rows(
+    serving: Serving, gate: type[Gated], stream: bool, begun: bool
+) -> None:
+    with serving(rows=2, batch=gate) as served:
+        body = json.dumps({"model": "tiny", "prompt": "def", "n": 4, "max_tokens": 80, "seed": 1, "stream": stream})
+        connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=30)
+        connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+        until(lambda: served.engine.load == (2, 2))
+        if begun:
+            gate.steps.release(3)
+            until(lambda: gate.steps._value == 0)
+        connection.close()
+        until(lambda: all(row.ticket.cancelled for row in list(served.engine._rows.values())))
+        gate.steps.release()  # the step that had begun before it went
+        until(lambda: served.engine.load == (0, 0))
+        gate.steps.release(1000)
+        assert served.client.completions.create(model="tiny", prompt="def", max_tokens=3).choices
+
+
+def test_a_model_that_fails_is_the_servers_fault(serving: Serving, gate: type[Gated]) -> None:
+    with serving(batch=gate) as served:
+        for stream in (False, True):
+            gate.broken = True
+            gate.steps.release(1)
+            with pytest.raises(openai.APIError, match="its log says why"):
+                list(served.client.completions.create(model="tiny", prompt="def", stream=stream))
+        gate.steps.release(1000)
+        assert served.client.completions.create(model="tiny", prompt="def", max_tokens=3).choices
+
+
+def test_what_is_under_way_when_the_server_closes(serving: Serving, gate: type[Gated]) -> None:
+    with serving(batch=gate) as served, ThreadPoolExecutor(1) as pool:
+        create = served.client.completions.create
+        whole = pool.submit(create, model="tiny", prompt="def", max_tokens=80)
+        stream = create(model="tiny", prompt="def", max_tokens=80, stream=True, echo=True)
+        assert next(stream).choices[0].text == "def"
+        until(lambda: served.engine.load == (2, 0))
+        served.engine.close()
+        with pytest.raises(openai.InternalServerError, match="shutting down") as error:
+            create(model="tiny", prompt="def")
+        assert error.value.status_code == 503
+        assert ask(served, "GET", "/health")[0] == 503
+        served.engine.stop()
+        gate.steps.release(1000)
+        with pytest.raises(openai.InternalServerError, match="shutting down"):
+            whole.result()
+        with pytest.raises(openai.APIError, match="shutting down"):
+            list(stream)
+
+
+def test_a_key_is_asked_for(serving: Serving) -> None:
+    with serving(api_key="secret") as served:
+        for key in ("unused", "secre", "secrets"):
+            with pytest.raises(openai.AuthenticationError, match="missing or wrong"):
+                served.client.with_options(api_key=key).models.list()
+        assert ask(served, "GET", "/v1/models")[0] == 401
+        assert ask(served, "POST", "/v1/completions", b" " * 200_000)[0] == 401
+        assert ask(served, "GET", "/health")[0] == 200
+        assert served.client.with_options(api_key="secret").models.list().data
+
+
+def test_pages_of_others_may_not_ask_unless_they_are_named(served: Served, serving: Serving) -> None:
+    page = {"Origin": "https://page.example", "Access-Control-Request-Method": "POST"}
+    preflight = {name.replace("-", "_"): value for name, value in page.items()}
+    status, headers, _ = ask(served, "OPTIONS", "/v1/completions", **preflight)
+    assert status == 405
+    assert "access-control-allow-origin" not in headers
+    body = json.dumps({"model": "tiny", "prompt": "def"}).encode()
+    assert ask(served, "POST", "/v1/completions", body, Content_Type="text/plain")[0] == 400  # needs no preflight
+    with serving(allow_origins=("https://page.example",), api_key="secret") as open_to_it:
+        connection = http.client.HTTPConnection(urlsplit(open_to_it.url).netloc, timeout=30)
+        connection.request("OPTIONS", "/v1/completions", headers=page)
+        response = connection.getresponse()
+        assert response.headers["access-control-allow-origin"] == "https://page.example"
+        connection.close()
