@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import hmac
-import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -23,8 +22,8 @@ from starcoder.serving.protocol import (
     ApiError,
     CompletionRequest,
     choice_body,
-    completion_body,
     error_body,
+    head_body,
     model_body,
     sse,
     usage_body,
@@ -86,28 +85,27 @@ class Api:
         self._check_name(body.model)
         completion = await asyncio.to_thread(Completion, body, self.tokenizer, self.settings.limits)
         completion.start(self.engine)
-        request_id = f"cmpl-{secrets.token_hex(12)}"
+        head = head_body(self.settings.name)
         if body.stream:
             usage = bool(body.stream_options and body.stream_options.include_usage)
-            return _Stream(self._events(completion, request_id, usage), completion.cancel)
+            return _Stream(self._events(completion, head, usage), completion.cancel)
         try:
-            answer = await _while_connected(self._whole(completion, request_id), http)
+            answer = await _while_connected(self._whole(completion, head), http)
         finally:
             completion.cancel()
         return Response(status_code=_CLIENT_GONE) if answer is None else JSONResponse(answer)
 
-    async def _whole(self, completion: Completion, request_id: str) -> dict[str, Any]:
+    async def _whole(self, completion: Completion, head: dict[str, Any]) -> dict[str, Any]:
         choices = [choice_body(index, "", None) for index in range(len(completion.wishes))]
         async for piece in completion.pieces():
             choice = choices[piece.choice]
             choice["text"] += piece.text
             choice["finish_reason"] = piece.finish
-        return completion_body(self.settings.name, request_id, choices, _usage(completion))
+        return head | {"choices": choices, "usage": _usage(completion)}
 
-    async def _events(self, completion: Completion, request_id: str, usage: bool) -> AsyncIterator[bytes]:
-        def chunk(choices: Sequence[Any], counts: Any = None) -> bytes:
-            body = completion_body(self.settings.name, request_id, choices, counts)
-            return sse(body if usage else {name: value for name, value in body.items() if name != "usage"})
+    async def _events(self, completion: Completion, head: dict[str, Any], usage: bool) -> AsyncIterator[bytes]:
+        def chunk(choices: list[Any], counts: Any = None) -> bytes:
+            return sse(head | {"choices": choices} | ({"usage": counts} if usage else {}))
 
         try:
             async for piece in completion.pieces():

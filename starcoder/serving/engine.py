@@ -10,12 +10,11 @@ The event loop never waits for the model, and what a completion gets does not de
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Condition, Thread
-from typing import Any, Protocol
 
-from starcoder.generation import Ends, Finish, Sampling
+from starcoder.batch import Batch, Ends, Finish, Sampling
 
 _log = logging.getLogger("starcoder.serving")
 
@@ -30,19 +29,6 @@ class ClosingError(Exception):
 
 class ModelError(Exception):
     """The model failed while it wrote."""
-
-
-class Rows(Protocol):
-    """What grows completions together, so many at a time, while others wait for a row."""
-
-    def add(self, ids: Sequence[int], sampling: Sampling, key: Sequence[int], ends: Ends) -> Any:
-        """Take in a prompt; return a handle."""
-
-    def step(self) -> Iterable[tuple[Any, int | None, Finish | None]]:
-        """Grow what has a row by a token; what has finished is gone."""
-
-    def remove(self, handle: Any) -> None:
-        """Give a completion up."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +86,11 @@ class Engine:
         queue: completions that may wait beyond these.
     """
 
-    new_batch: Callable[[], Rows]
+    new_batch: Callable[[], Batch]
     rows: int
     queue: int
     _inbox: list[_Row] = field(default_factory=list)
-    _rows: dict[Any, _Row] = field(default_factory=dict)
+    _rows: dict[int, _Row] = field(default_factory=dict)
     _closing: bool = False
     _stopped: bool = False
 
@@ -165,16 +151,19 @@ class Engine:
         self._thread.join(timeout)
 
     def _work(self) -> None:
-        batch = self.new_batch()
-        while self._wait():
-            try:
-                self._exchange(batch)
-                self._step(batch)
-            except Exception:  # whatever the model raised: what it held has failed, the server goes on
-                _log.exception("the model failed")
-                self._end(ModelError())
-                batch = self.new_batch()
-        self._end(ClosingError())
+        try:
+            batch = self.new_batch()
+            while self._wait():
+                try:
+                    self._exchange(batch)
+                    self._step(batch)
+                except Exception:  # whatever the model raised: what it held has failed, the server goes on
+                    _log.exception("the model failed")
+                    self._end(ModelError())
+                    batch = self.new_batch()
+        finally:
+            self.close()
+            self._end(ClosingError())
 
     def _wait(self) -> bool:
         """Sleep until there is something to do; say whether to go on."""
@@ -182,7 +171,7 @@ class Engine:
             self._changed.wait_for(lambda: self._stopped or self._inbox or self._rows)
             return not self._stopped
 
-    def _exchange(self, batch: Rows) -> None:
+    def _exchange(self, batch: Batch) -> None:
         """Let out what was cancelled, and in what has come."""
         for handle in [handle for handle, row in self._rows.items() if row.ticket.cancelled]:
             batch.remove(handle)
@@ -193,7 +182,7 @@ class Engine:
                 handle = batch.add(wish.ids, wish.sampling, key=wish.key, ends=wish.ends)
                 self._rows[handle] = self._inbox.pop(0)
 
-    def _step(self, batch: Rows) -> None:
+    def _step(self, batch: Batch) -> None:
         happened: dict[Ticket, list[Event]] = {}
         for handle, token, finish in batch.step() if self._rows else ():
             row = self._rows.pop(handle) if finish else self._rows[handle]

@@ -1,8 +1,8 @@
 """What OpenAI's interface for completions says: requests, answers, errors."""
 
 import json
+import secrets
 import time
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
@@ -147,15 +147,13 @@ class CompletionRequest(BaseModel):
             raise ApiError(400, "stream_options are for streams: set stream", "stream_options")
 
 
-def completion_body(name: str, request_id: str, choices: Sequence[Any], usage: Any) -> dict[str, Any]:
-    """An answer, or a piece of one that is streamed."""
+def head_body(name: str) -> dict[str, Any]:
+    """What an answer begins with, and every piece of one that is streamed."""
     return {
-        "id": request_id,
+        "id": f"cmpl-{secrets.token_hex(12)}",
         "object": "text_completion",
         "created": int(time.time()),
         "model": name,
-        "choices": list(choices),
-        "usage": usage,
     }
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from starcoder.serving.engine import Engine
     from starcoder.tokenizer import Tokenizer
 
-_NO_LIMIT = 2**31
+_LONGEST_GRACE = 86_400.0
 
 
 def serve(
@@ -59,8 +59,17 @@ def serve(
         allow_origins: web pages whose scripts may ask, `*` for all; none when not given.
         grace: seconds that requests under way have left after the first Ctrl-C or SIGTERM.
     """
-    _check(rows=rows, queue=queue + 1, max_prompt_tokens=max_prompt_tokens, max_tokens=max_tokens, port=port + 1)
-    _check(max_body_bytes=max_body_bytes, grace=grace + 1)
+    wrong = {
+        f"port is {port}, outside [0, 65535]": not 0 <= port <= 65535,
+        f"rows is {rows}, below 1": rows < 1,
+        f"queue is {queue}, below 0": queue < 0,
+        f"max_prompt_tokens is {max_prompt_tokens}, below 1": max_prompt_tokens is not None and max_prompt_tokens < 1,
+        f"max_tokens is {max_tokens}, below 1": max_tokens is not None and max_tokens < 1,
+        f"max_body_bytes is {max_body_bytes}, below 1": max_body_bytes < 1,
+        f"grace is {grace}, outside [0, {_LONGEST_GRACE:.0f}]": not 0 <= grace <= _LONGEST_GRACE,
+    }
+    if any(wrong.values()):
+        raise UserError("serve: " + "; ".join(problem for problem, holds in wrong.items() if holds))
     key = _api_key(api_key_env)
     called = name or Path(model).resolve().name
     if engine == "vllm" or (engine == "auto" and find_spec("vllm")):
@@ -140,12 +149,6 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise UserError(f"cannot listen at {host}, port {port}: {error.strerror}; choose --host and --port") from None
     return listener
-
-
-def _check(**counts: float | None) -> None:
-    wrong = [name for name, count in counts.items() if count is not None and not 0 < count < _NO_LIMIT]
-    if wrong:
-        raise UserError(f"serve: {', '.join(wrong)}: out of range")
 
 
 def _api_key(variable: str | None) -> str | None:

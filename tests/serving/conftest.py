@@ -8,9 +8,11 @@ from threading import Semaphore, Thread
 from typing import Any
 
 import pytest
+import uvicorn
 from openai import OpenAI
 
 from starcoder import tokenizer as tokenizers
+from starcoder.batch import Batch
 from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.release.folder import save
 from starcoder.serving.app import Settings
@@ -18,7 +20,6 @@ from starcoder.serving.completion import Limits
 from starcoder.serving.engine import Engine
 from starcoder.serving.serve import listen, new_server
 from starcoder.tokenizer import Tokenizer
-from tests.serving.standin import Batch
 
 CODE = "def add(a, b):\n    return a + b\n\n\nclass Adder:\n    def __call__(self, a, b): return add(a, b)\n"
 CONFIG = StarCoderConfig(
@@ -73,6 +74,7 @@ class Served:
     url: str
     client: OpenAI
     engine: Engine
+    server: uvicorn.Server
 
 
 Serving = Callable[..., Any]
@@ -97,7 +99,7 @@ def serving(model: StarCoder, tokenizer: Tokenizer) -> Serving:
             thread.start()
             try:
                 with OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0, timeout=60) as client:
-                    yield Served(url, client, engine)
+                    yield Served(url, client, engine, server)
             finally:
                 server.should_exit = True
                 thread.join()

@@ -11,6 +11,8 @@ import openai
 import pytest
 from openai import OpenAI
 
+from starcoder.evaluation.engines.base import Request, Sampling
+from starcoder.evaluation.engines.endpoint import EndpointEngine
 from starcoder.generation import generate, infill
 from starcoder.model import StarCoder
 from starcoder.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Tokenizer
@@ -25,14 +27,17 @@ def streamed(client: OpenAI, **request: Any) -> tuple[dict[int, str], dict[int, 
     texts: dict[int, str] = {}
     reasons: dict[int, str] = {}
     usage = None
+    heads = set()
     for chunk in client.completions.create(model="tiny", stream=True, **request):
         usage = chunk.usage or usage
+        heads.add((chunk.id, chunk.created, chunk.object, chunk.model))
         for choice in chunk.choices:
             assert choice.text or choice.finish_reason
             assert choice.index not in reasons
             texts[choice.index] = texts.get(choice.index, "") + choice.text
             if choice.finish_reason:
                 reasons[choice.index] = choice.finish_reason
+    assert len(heads) == 1
     return texts, reasons, usage
 
 
@@ -102,9 +107,10 @@ def test_a_suffix_infills(served: Served, model: StarCoder, tokenizer: Tokenizer
     assert answer.usage is not None
     ids = [FIM_PREFIX, *tokenizer.encode(prefix), FIM_SUFFIX, *tokenizer.encode(suffix), FIM_MIDDLE]
     assert answer.usage.prompt_tokens == len(ids)
-    assert served.client.completions.create(model="tiny", prompt=ids, max_tokens=12, temperature=0).choices[
-        0
-    ].text == expected
+    assert (
+        served.client.completions.create(model="tiny", prompt=ids, max_tokens=12, temperature=0).choices[0].text
+        == expected
+    )
     assert streamed(served.client, prompt=prefix, **request)[0] == {0: expected}
 
 
@@ -258,9 +264,7 @@ def test_chats_are_refused(served: Served) -> None:
         served.client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hello"}])
 
 
-def test_32_clients_at_once_get_what_each_gets_alone(
-    served: Served, model: StarCoder, tokenizer: Tokenizer
-) -> None:
+def test_32_clients_at_once_get_what_each_gets_alone(served: Served, model: StarCoder, tokenizer: Tokenizer) -> None:
     def one(number: int) -> str:
         request = {"prompt": PROMPTS[number % 4], "max_tokens": 4 + number, "temperature": 0.8, "seed": number}
         with OpenAI(base_url=f"{served.url}/v1", api_key="unused", max_retries=0, timeout=60) as client:
@@ -273,6 +277,17 @@ def test_32_clients_at_once_get_what_each_gets_alone(
     for number, text in enumerate(found):
         prompt, options = PROMPTS[number % 4], {"max_new_tokens": 4 + number, "temperature": 0.8, "seed": number}
         assert [text] == generate(model, tokenizer, [prompt], **options)
+
+
+def test_the_kits_own_evaluation_asks_it(served: Served, model: StarCoder, tokenizer: Tokenizer) -> None:
+    prefix, suffix = "def add(a, b):\n", "    return c\n"
+    requests = [Request("one", "class", None, (0, 1), stop=("\n\n",)), Request("two", prefix, suffix, (0,))]
+    engine = EndpointEngine("tiny", base_url=f"{served.url}/v1", infilling="suffix")
+    found = list(engine.complete(requests, Sampling(temperature=0.0, top_p=1.0, max_new_tokens=9)))
+    (completed,) = generate(model, tokenizer, ["class"], max_new_tokens=9, stop=["\n\n"])
+    (infilled,) = infill(model, tokenizer, [(prefix, suffix)], max_new_tokens=9)
+    texts = sorted((completion.problem, completion.sample, completion.text) for completion in found)
+    assert texts == [("one", 0, completed), ("one", 1, completed), ("two", 0, infilled)]
 
 
 def until(condition: Any) -> None:
@@ -299,9 +314,7 @@ def test_a_full_queue_turns_requests_away_for_a_while(serving: Serving, gate: ty
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_client_that_goes_frees_its_rows(
-    serving: Serving, gate: type[Gated], stream: bool, begun: bool
-) -> None:
+def test_a_client_that_goes_frees_its_rows(serving: Serving, gate: type[Gated], stream: bool, begun: bool) -> None:
     with serving(rows=2, batch=gate) as served:
         body = json.dumps({"model": "tiny", "prompt": "def", "n": 4, "max_tokens": 80, "seed": 1, "stream": stream})
         connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=30)
@@ -345,6 +358,32 @@ def test_what_is_under_way_when_the_server_closes(serving: Serving, gate: type[G
         gate.steps.release(1000)
         with pytest.raises(openai.InternalServerError, match="shutting down"):
             whole.result()
+        with pytest.raises(openai.APIError, match="shutting down"):
+            list(stream)
+
+
+def test_a_server_that_is_told_to_end_writes_what_was_asked(
+    serving: Serving, gate: type[Gated], model: StarCoder, tokenizer: Tokenizer
+) -> None:
+    (expected,) = generate(model, tokenizer, ["def"], max_new_tokens=20, **WARM)
+    with serving(rows=1, batch=gate) as served, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(streamed, served.client, prompt="def", max_tokens=20, n=3, echo=True, **WARM)
+        until(lambda: served.engine.load == (1, 2))
+        served.server.should_exit = True
+        until(lambda: not served.engine.healthy)
+        gate.steps.release(1000)
+        texts, reasons, _ = waiting.result()
+        assert texts[0] == "def" + expected
+        assert len(reasons) == 3
+
+
+def test_a_server_waits_for_grace_and_no_longer(serving: Serving, gate: type[Gated]) -> None:
+    with serving(batch=gate, grace=0.1) as served:
+        stream = served.client.completions.create(model="tiny", prompt="def", stream=True, echo=True)
+        assert next(stream).choices[0].text == "def"
+        served.server.should_exit = True
+        until(lambda: served.engine._stopped)
+        gate.steps.release()
         with pytest.raises(openai.APIError, match="shutting down"):
             list(stream)
 

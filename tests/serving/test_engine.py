@@ -1,5 +1,6 @@
 """The model's thread: who gets a row, who leaves it, and what happens when the model fails."""
 
+import time
 from collections.abc import Iterator
 from queue import Queue
 from typing import Any
@@ -70,7 +71,8 @@ def test_more_than_fit_are_turned_away_and_cancelling_makes_room(engine: Engine)
     third: Queue[Any] = Queue()
     Gated.steps.release()  # the step that may have begun before they left
     while sum(engine.load):
-        assert events.empty()
+        time.sleep(0.01)
+    assert events.empty()
     engine.submit([wish([22])] * 4, third.put)
     Gated.steps.release(1000)
     assert len(tokens(third, choices=4)) == 4
@@ -106,3 +108,19 @@ def test_closed_it_finishes_what_it_has_and_stopped_it_ends_it(engine: Engine) -
         assert isinstance(last, list)
     engine.join(30)
     assert events.empty()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_no_request_waits_for_a_model_that_cannot_be_set_up_again(gate: type[Gated], model: StarCoder) -> None:
+    batches = iter([gate(model, 2)])
+    engine = Engine(lambda: next(batches), rows=2, queue=2)  # there is one only
+    engine.start()
+    events: Queue[Any] = Queue()
+    engine.submit([wish([20])], events.put)
+    Gated.broken = True
+    Gated.steps.release()
+    assert isinstance(events.get(timeout=30), ModelError)
+    engine.join(30)
+    assert not engine.healthy
+    with pytest.raises(ClosingError):
+        engine.submit([wish([20])], events.put)

@@ -17,14 +17,12 @@ from openai import OpenAI
 
 from starcoder import cli
 from starcoder.errors import UserError
-from starcoder.evaluation.engines.base import Request, Sampling
-from starcoder.evaluation.engines.endpoint import EndpointEngine
-from starcoder.generation import generate, infill
+from starcoder.generation import generate
 from starcoder.model import StarCoder
 from starcoder.serving import serve as serving
 from starcoder.serving.serve import serve, vllm_command
 from starcoder.tokenizer import Tokenizer
-from tests.conftest import ROOT, starcoder, start
+from tests.conftest import ROOT, start
 
 
 @contextmanager
@@ -60,54 +58,45 @@ def test_a_signal_lets_a_stream_end_and_then_has_its_effect(
             client.models.list()
 
 
-def test_the_kits_own_evaluation_asks_it(folder: Path, model: StarCoder, tokenizer: Tokenizer) -> None:
-    prefix, suffix = "def add(a, b):\n", "    return c\n"
-    requests = [Request("one", "class", None, (0, 1), stop=("\n\n",)), Request("two", prefix, suffix, (0,))]
-    with running(folder) as (_, url):
-        engine = EndpointEngine("tiny", base_url=url, infilling="suffix")
-        found = list(engine.complete(requests, Sampling(temperature=0.0, top_p=1.0, max_new_tokens=9)))
-    (completed,) = generate(model, tokenizer, ["class"], max_new_tokens=9, stop=["\n\n"])
-    (infilled,) = infill(model, tokenizer, [(prefix, suffix)], max_new_tokens=9)
-    texts = sorted((completion.problem, completion.sample, completion.text) for completion in found)
-    assert texts == [("one", 0, completed), ("one", 1, completed), ("two", 0, infilled)]
-
-
 @pytest.fixture
 def taken_port() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
-def one_line(result: subprocess.CompletedProcess[str], *words: str) -> None:
-    assert result.returncode == 2, result.stderr
-    assert result.stderr.startswith("starcoder: ")
-    assert result.stderr.count("\n") == 1, result.stderr
-    assert all(word in result.stderr for word in words), result.stderr
+def test_a_mistake_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["serve", "nowhere", "--port", "0", "--engine", "kit"])
+    assert end.value.code == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("starcoder: ")
+    assert errors.count("\n") == 1
 
 
 def test_a_port_in_use(folder: Path, taken_port: int) -> None:
-    one_line(starcoder(ROOT, "serve", str(folder), "--port", str(taken_port)), str(taken_port), "in use", "--port")
+    with pytest.raises(UserError, match=f"cannot listen at 127.0.0.1, port {taken_port}: Address already in use"):
+        serve(str(folder), port=taken_port)
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
-    one_line(starcoder(ROOT, "serve", str(tmp_path), "--port", "0"), str(tmp_path))
+    with pytest.raises(UserError, match=str(tmp_path)):
+        serve(str(tmp_path), port=0)
 
 
 @pytest.mark.parametrize("missing", ["fastapi", "uvicorn"])
-def test_the_extra_is_not_installed(folder: Path, missing: str) -> None:
-    program = f"import sys; sys.modules[{missing!r}] = None; from starcoder.cli import main; main()"
-    command = [sys.executable, "-c", program, "serve", str(folder), "--engine", "kit", "--port", "0"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    one_line(result, f"{missing} is not installed", "starcoder-kit[serve]")
+def test_the_extra_is_not_installed(folder: Path, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(UserError, match=rf"{missing} is not installed: pip install 'starcoder-kit\[serve\]'"):
+        serve(str(folder), port=0)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"port": 70_000}, "port"),
+        ({"port": 70_000}, "port is 70000"),
         ({"host": "no.such.host.invalid"}, "no.such.host.invalid"),
         ({"host": "192.0.2.1", "port": 0}, "192.0.2.1"),
-        ({"rows": 0, "queue": -1}, "rows, queue"),
+        ({"rows": 0, "queue": -1}, "rows is 0, below 1; queue is -1, below 0"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"grace": -1.0}, "grace"),
         ({"grace": float("nan")}, "grace"),
