@@ -101,6 +101,7 @@ def serving(model: StarCoder, tokenizer: Tokenizer) -> Serving:
                 with OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0, timeout=60) as client:
                     yield Served(url, client, engine, server)
             finally:
+                Gated.steps.release(10_000)
                 server.should_exit = True
                 thread.join()
                 engine.stop()
