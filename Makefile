@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
 STAMP := $(VENV)/.up-to-date
-EXTRAS := corpus,eval,report,ray,dev
+EXTRAS := corpus,eval,report,serve,ray,dev
 
 PINS ?=
 SMOKE_MINUTES ?= 5
@@ -43,7 +43,7 @@ OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smoke corpus tokenizer shards plan $(RUNS) finetune evaluate push test check bench notebooks lock resolve clean
+.PHONY: help setup smoke corpus tokenizer shards plan $(RUNS) finetune evaluate push serve test check bench notebooks lock resolve clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,6 +103,9 @@ evaluate: $(STAMP) ## run the paper's benchmarks on MODEL=build/smoke/starcoder 
 push: $(STAMP) ## put MODEL=build/smoke/starcoder on the Hugging Face Hub: REPO=owner/name [OPTIONS='--visibility public --gated manual']
 	@test -n "$(REPO)" || { echo "name the repository: make push REPO=owner/name" >&2; exit 2; }
 	$(BIN)/starcoder push $(MODEL) --repo $(REPO) $(OPTIONS)
+
+serve: $(STAMP) ## an OpenAI-compatible endpoint for MODEL=build/smoke/starcoder [OPTIONS='--port 8000']
+	$(BIN)/starcoder serve $(MODEL) $(OPTIONS)
 
 test: $(STAMP) ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

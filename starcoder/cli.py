@@ -31,6 +31,7 @@ COMMANDS = {
     ),
     "card": ("starcoder.release.card:write_card", "write a release's model card from what its training left (§9)"),
     "generate": ("starcoder.generation:complete", "complete a prompt; with --suffix, fill in the middle"),
+    "serve": ("starcoder.serving.serve:serve", "answer OpenAI's clients: completion and infilling over HTTP"),
     "evaluate": ("starcoder.evaluation.evaluate:evaluate", "the paper's benchmarks, run in a sandbox (§6)"),
     "verify": ("starcoder.release.verify:verify", "prove that transformers reads a folder as we do"),
     "push": ("starcoder.release.push:push", "put a release, or a run's checkpoints, on the Hugging Face Hub (§9)"),

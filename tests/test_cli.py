@@ -39,6 +39,7 @@ def test_the_surface_is_what_the_readme_tells() -> None:
         "export",
         "card",
         "generate",
+        "serve",
         "evaluate",
         "verify",
         "push",

@@ -29,7 +29,8 @@ def test_the_lock_pins_public_versions_exactly() -> None:
 
 
 @pytest.mark.parametrize(
-    "wanted", [*PROJECT["dependencies"], *EXTRAS["corpus"], *EXTRAS["eval"], *EXTRAS["report"], *EXTRAS["dev"]]
+    "wanted",
+    [*PROJECT["dependencies"], *EXTRAS["corpus"], *EXTRAS["eval"], *EXTRAS["report"], *EXTRAS["serve"], *EXTRAS["dev"]],
 )
 def test_the_lock_satisfies_every_dependency(wanted: str) -> None:
     requirement = Requirement(wanted)
@@ -65,6 +66,7 @@ def test_make_help_lists_the_targets_that_the_readme_names() -> None:
         "finetune",
         "evaluate",
         "push",
+        "serve",
     }
     recipes = {path.stem for path in (ROOT / "recipes").glob("*.yaml")}
     assert set(re.findall(r"make ([a-z0-9-]+)", (ROOT / "README.md").read_text())) <= targets | recipes
