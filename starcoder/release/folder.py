@@ -2,29 +2,33 @@
 
 config.json              the shape, in transformers' words
 generation_config.json   begin and end tokens
-model*.safetensors       the state dict under its own names, in shards of at most 5 GB
+model*.safetensors       the state dict under its own names, in shards of at most 5 GB, with an index
 tokenizer.json, …        the tokenizer's files, when one is given
+
+Whatever the size of a file, reading and writing take the memory of the model, if at all, and of one tensor.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from huggingface_hub import save_torch_state_dict, snapshot_download
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError, safe_open
 
 from starcoder.distributed import fill
 from starcoder.errors import UserError
 from starcoder.model import StarCoder, StarCoderConfig
+from starcoder.release.quirks import plain_config
+from starcoder.release.weights import Weights, in_folder, in_memory, write
 from starcoder.storage import atomic_folder
 from starcoder.tokenizer import Tokenizer
 
 M = TypeVar("M", bound=StarCoder)
 
+MARKER = "generation_config.json"
+"""The file by which a folder is known as one that may be replaced."""
 MAX_SHARD_SIZE = "5GB"
 _NAMES = {  # ours: transformers'
     "vocab_size": "vocab_size",
@@ -49,16 +53,21 @@ def save(model: StarCoder, folder: Path, tokenizer: Tokenizer | None = None) -> 
     Raises:
         UserError: when something else than a model is there.
     """
-    state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    dtype = next(iter(state.values())).dtype
-    with atomic_folder(folder, marker="generation_config.json") as partial:
-        _write_json(partial / "config.json", to_transformers(model.config, dtype))
-        _write_json(partial / "generation_config.json", {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0})
-        save_torch_state_dict(state, partial, max_shard_size=MAX_SHARD_SIZE)
-        for file in partial.glob("*.safetensors"):
-            file.chmod((partial / "config.json").stat().st_mode)  # safetensors lets nobody else read
+    weights = in_memory(model.state_dict())
+    dtype = next(iter(weights.specs.values())).dtype
+    with atomic_folder(folder, MARKER) as partial:
+        write_model(partial, model.config, weights, dtype)
         if tokenizer is not None:
             tokenizer.save(partial)
+
+
+def write_model(
+    folder: Path, config: StarCoderConfig, weights: Weights, dtype: torch.dtype, max_shard_size: str | int | None = None
+) -> None:
+    """Write configuration and weights into an empty folder; see `starcoder.release.weights.write`."""
+    _write_json(folder / "config.json", to_transformers(config, dtype))
+    _write_json(folder / MARKER, {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0})
+    write(weights, folder, dtype, max_shard_size or MAX_SHARD_SIZE)
 
 
 def load(model_class: type[M], source: str | Path, dtype: torch.dtype | None = None, **changes: Any) -> M:
@@ -77,8 +86,9 @@ def load(model_class: type[M], source: str | Path, dtype: torch.dtype | None = N
     config = read_config(folder).replace(**changes)
     with torch.device("meta"):
         model = model_class(config)
-    model.to(dtype or _stored_dtype(folder)).to_empty(device="cpu")
-    load_weights(model, folder)
+    weights = _fitting(model, folder)
+    model.to(dtype or weights.specs["transformer.wte.weight"].dtype).to_empty(device="cpu")
+    _fill(model, weights)
     return model
 
 
@@ -88,13 +98,28 @@ def load_weights(model: StarCoder, folder: Path) -> None:
     Raises:
         UserError: when the weights are missing, damaged, or of another shape; `model` may then be half read.
     """
-    found = _shapes(folder)
-    _check_shapes(model, found, folder)
-    parameters = dict(model.named_parameters())
-    for file in _weight_files(folder):
-        with _open_weights(file) as weights:
-            for name in parameters.keys() & weights.keys():
-                fill(parameters[name], weights.get_slice(name).__getitem__)
+    _fill(model, _fitting(model, folder))
+
+
+def _fill(model: StarCoder, weights: Weights) -> None:
+    for name, parameter in model.named_parameters():
+        fill(parameter, lambda part, name=name: weights.read_part(name, part))  # type: ignore[misc]
+
+
+def read_weights(folder: Path, config: StarCoderConfig) -> Weights:
+    """The weights in `folder`, none of them read yet.
+
+    Raises:
+        UserError: when they are missing, damaged, or of another shape than `config`.
+    """
+    with torch.device("meta"):
+        return _fitting(StarCoder(config), folder)
+
+
+def _fitting(model: StarCoder, folder: Path) -> Weights:
+    weights = in_folder(folder, model.config.n_embd)
+    check_shapes(model, weights, f"the weights in {folder} do not fit its config.json")
+    return weights
 
 
 def read_config(folder: Path) -> StarCoderConfig:
@@ -141,6 +166,7 @@ def from_transformers(raw: Mapping[str, Any]) -> StarCoderConfig:
     """
     if not isinstance(raw, Mapping) or "model_type" not in raw:
         raise UserError("no configuration of a model")
+    raw = plain_config(raw)
     for key, value in _FIXED.items():
         if raw.get(key, value) != value:
             raise UserError(f"this kit has no model with {key} = {raw[key]!r}, only {value!r}")
@@ -152,8 +178,12 @@ def from_transformers(raw: Mapping[str, Any]) -> StarCoderConfig:
     return StarCoderConfig(dropout=dropouts[0], **{ours: raw[theirs] for ours, theirs in _NAMES.items()})
 
 
-def local_folder(source: str | Path) -> Path:
+def local_folder(source: str | Path, *more: str) -> Path:
     """`source` itself when it is a folder, otherwise a local copy of the Hub repository of that name.
+
+    Args:
+        source: the folder, or `owner/name` on the Hub.
+        more: patterns of files that are wanted besides model and tokenizer.
 
     Raises:
         UserError: when it is neither.
@@ -161,52 +191,32 @@ def local_folder(source: str | Path) -> Path:
     folder = Path(source)
     if folder.is_dir():
         return folder
+    wanted = ["*.json", "*.safetensors", "*.txt", *more]
     try:
-        return Path(snapshot_download(str(source), allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+        fetched = Path(snapshot_download(str(source), allow_patterns=wanted))
+        if not any(fetched.glob("*.safetensors")):
+            fetched = Path(snapshot_download(str(source), allow_patterns=[*wanted, "pytorch_model*.bin"]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{source} is neither a folder nor a repository that the Hub gives: {reason}") from None
+    return fetched
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise UserError(f"{folder} holds no *.safetensors weights")
-    return files
+def check_shapes(model: StarCoder, weights: Weights, complaint: str) -> None:
+    """Refuse weights of another shape than the model's.
 
-
-@contextmanager
-def _open_weights(file: Path) -> Iterator[Any]:
-    try:
-        with safe_open(file, framework="pt") as weights:
-            yield weights
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} is damaged: {error}") from None
-
-
-def _stored_dtype(folder: Path) -> torch.dtype:
-    with _open_weights(_weight_files(folder)[0]) as weights:
-        dtype: torch.dtype = weights.get_slice(next(iter(weights.keys())))[:0].dtype
-    return dtype
-
-
-def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the stored parameters by name; the head is the token table once more."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in _weight_files(folder):
-        with _open_weights(file) as weights:
-            shapes |= {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
-    shapes.pop("lm_head.weight", None)
-    return shapes
-
-
-def _check_shapes(model: StarCoder, found: Mapping[str, tuple[int, ...]], folder: Path) -> None:
-    expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    Raises:
+        UserError: `complaint`, then the first of the differences.
+    """
+    expected, found = (
+        {name: tuple(each.shape) for name, each in tensors}
+        for tensors in (model.named_parameters(), weights.specs.items())
+    )
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if wrong:
         name = wrong[0]
         raise UserError(
-            f"the weights in {folder} do not fit its config.json in {len(wrong)} places, first {name}: "
+            f"{complaint} in {len(wrong)} places, first {name}: "
             f"{found.get(name, 'missing')} instead of {expected.get(name, 'nothing')}"
         )
 

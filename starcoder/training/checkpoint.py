@@ -14,6 +14,7 @@ import io
 import shutil
 import sys
 import warnings
+from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
@@ -295,6 +296,49 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as is meant
         load({"state_dict": tensors}, checkpoint_id=path, no_dist=True)
     return tensors
+
+
+def open_weights(path: Path) -> tuple[dict[str, Tensor], Callable[[str], Tensor]]:
+    """The module's tensors without their content, on `meta`, and what reads one of them and checks its checksums.
+
+    Reading takes the memory of that tensor and of the largest slice in which it was written, whoever wrote it.
+
+    Raises:
+        UserError: when the checkpoint is missing or damaged, also later by what reads.
+    """
+    reader = _IndexedReader(path)
+    slices: dict[str, list[Any]] = {}
+    for index, item in reader.read_metadata().storage_data.items():
+        slices.setdefault(index.fqn, []).append(item)
+    prefix = "state_dict."
+    specs = {
+        name.removeprefix(prefix): torch.empty(item.size, dtype=item.properties.dtype, device="meta")
+        for name, item in reader.read_metadata().state_dict_metadata.items()
+        if name.startswith(prefix) and isinstance(item, TensorStorageMetadata)
+    }
+
+    def read(name: str) -> Tensor:
+        for item in slices[prefix + name]:
+            _check_item(path / item.relative_path, item.offset, item.length)
+        tensor = torch.empty_like(specs[name], device="cpu")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            load({"state_dict": {name: tensor}}, storage_reader=reader, no_dist=True)
+        return tensor
+
+    return specs, read
+
+
+class _IndexedReader(FileSystemReader):
+    """Reads the index once, however many tensors are asked for; that of 512 ranks is large."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._index = _read_metadata(path)
+
+    @override
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        return self._index
 
 
 def _write_meta(meta: dict[str, Any], path: Path) -> list[str]:

@@ -209,4 +209,4 @@ def test_a_missing_shard(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders, "MAX_SHARD_SIZE", "30KB")
     model().save_pretrained(saved)
     next(iter(sorted(saved.glob("*.safetensors")))).unlink()
-    refused(saved, "do not fit its config.json", "missing")
+    refused(saved, "lacks model-00001-of-0000")

@@ -1,0 +1,129 @@
+"""golden.json: what a release answered on the day it was written, for whoever loads it later to compare with.
+
+For a few prompts it holds the token ids and, at the last positions, the likeliest tokens and their logits in fp32. They
+come from the written folder, of which one block is in memory at a time: a laptop writes them for the 15.5B model.
+
+Shapes: T tokens of a prompt, N last positions, K likeliest tokens, V vocabulary, C channels.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from starcoder.distributed import fill
+from starcoder.errors import UserError, one_line
+from starcoder.linear import linear
+from starcoder.model import StarCoder
+from starcoder.release.folder import read_config, read_weights
+from starcoder.release.weights import Weights
+from starcoder.tokenizer import Tokenizer
+
+FILE = "golden.json"
+PROMPTS = (
+    'def greet(name: str) -> str:\n    """Say hello 3 times."""\n    return f"Hello, {name}! " * 3\n',
+    "# naïve café, 北京, 3.14159\nx  = [\t1,  22, 333 ]\n\n",
+    "<fim_prefix>def add(a, b):\n    return <fim_suffix>\n\nprint(add(1, 2))\n<fim_middle>",
+)
+POSITIONS = 3
+LIKELIEST = 5
+_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Golden:
+    """What one prompt gave.
+
+    Args:
+        text: the prompt, in which a sentinel's spelling is the control token.
+        ids: its T tokens.
+        positions: the N last of those that fit the model's context, counted from 0.
+        top_ids: the K likeliest next tokens there, (N, K).
+        top_logits: their logits, (N, K).
+    """
+
+    text: str
+    ids: list[int]
+    positions: list[int]
+    top_ids: list[list[int]]
+    top_logits: list[list[float]]
+
+
+def write(folder: Path, tokenizer: Tokenizer) -> None:
+    """Compute golden.json from a model's folder, and write it there."""
+    prompts = [tokenizer.encode_prompt(text) for text in PROMPTS]
+    goldens = [
+        _golden(text, ids, logits)
+        for text, ids, logits in zip(PROMPTS, prompts, last_logits(folder, prompts), strict=True)
+    ]
+    content = {"precision": "float32", "prompts": [vars(golden) for golden in goldens]}
+    (folder / FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _golden(text: str, ids: list[int], logits: Tensor) -> Golden:
+    (n, size), end = logits.shape, len(ids)
+    top = logits.topk(min(LIKELIEST, size))
+    return Golden(text, ids, list(range(end - n, end)), top.indices.tolist(), top.values.tolist())
+
+
+def read(folder: Path) -> list[Golden]:
+    """Read golden.json; no prompts when there is none.
+
+    Raises:
+        UserError: when it is damaged.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return []
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        return [Golden(**prompt) for prompt in content["prompts"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: {one_line(error)}") from None
+
+
+@torch.inference_mode()
+def last_logits(folder: Path, prompts: list[list[int]]) -> list[Tensor]:
+    """Logits (N, V) at each prompt's last positions, by a folder's weights in fp32, one block of them at a time.
+
+    Raises:
+        UserError: when a prompt is longer than the model's context, or the folder is damaged.
+    """
+    config = read_config(folder).replace(dropout=0.0)
+    weights = read_weights(folder, config)
+    if (longest := max(map(len, prompts))) > config.context_length:
+        raise UserError(f"golden.json needs a context of {longest} tokens, the model has {config.context_length}")
+    with torch.device("meta"):
+        model = StarCoder(config).transformer
+    table, places = weights.read("transformer.wte.weight"), weights.read("transformer.wpe.weight")
+    hidden = [(table[ids].float() + places[: len(ids)].float()).unsqueeze(0) for ids in prompts]  # (1, T, C)
+    del table, places
+    for layer, block in enumerate(model.h):
+        with _present(block, weights, f"transformer.h.{layer}."):
+            hidden = [block(x) for x in hidden]
+    with _present(model.ln_f, weights, "transformer.ln_f."):
+        last = [model.ln_f(x[0, -POSITIONS:]) for x in hidden]  # (N, C)
+    return _head(torch.cat(last), weights).split([len(x) for x in last])  # type: ignore[return-value]
+
+
+@contextmanager
+def _present(module: nn.Module, weights: Weights, prefix: str) -> Iterator[None]:
+    """The weights of `module` are in memory meanwhile."""
+    module.to_empty(device="cpu")
+    for name, parameter in module.named_parameters():
+        fill(parameter, lambda part, name=name: weights.read_part(prefix + name, part))  # type: ignore[misc]
+    yield
+    module.to("meta")
+
+
+def _head(x: Tensor, weights: Weights) -> Tensor:
+    """Logits (M, V) of hidden states (M, C), reading some rows of the table at a time."""
+    name = "transformer.wte.weight"
+    starts = range(0, len(weights.specs[name]), _ROWS)
+    rows = (weights.read_part(name, (slice(start, start + _ROWS), slice(None))) for start in starts)
+    return torch.cat([linear(x, part.float()) for part in rows], dim=-1)
