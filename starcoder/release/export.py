@@ -68,6 +68,8 @@ def export(
         if gguf:
             kind = _dtype("gguf_dtype", gguf_dtype, chosen)
             ggufs.write(partial / GGUF_FILE, trained.config, trained.weights, vocabulary, kind)
+    if gguf and trained.config.activation == "gelu":
+        print(f"{target / GGUF_FILE}: llama.cpp computes GELU by tanh, so that its logits differ a little")
 
 
 def _dtype(option: str, name: str | None, default: torch.dtype) -> torch.dtype:

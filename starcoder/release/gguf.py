@@ -1,7 +1,7 @@
 """A model and its vocabulary as one GGUF file, which llama.cpp and what is built on it read.
 
-Architecture "starcoder": one K/V head, learned positions, the head tied to the token table. What llama.cpp would read as
-something else is refused. Its GELU is always the tanh approximation, which differs from GELU by at most 5e-4.
+Architecture "starcoder": one K/V head, learned positions, the head tied to the token table. What that family would read
+as something else is refused. Its GELU is always the tanh approximation, which differs from GELU by at most 5e-4.
 """
 
 import json
@@ -28,7 +28,9 @@ def check(config: StarCoderConfig) -> None:
         UserError: when the package is missing, or the model's MLP has not the width that converters assume.
     """
     if find_spec("gguf") is None:
-        raise UserError("a GGUF file needs the package gguf, which is not installed: pip install 'starcoder-kit[release]'")
+        raise UserError(
+            "a GGUF file needs the package gguf, which is not installed: pip install 'starcoder-kit[release]'"
+        )
     if config.inner != 4 * config.n_embd:
         raise UserError(
             f"a GGUF file of this architecture has n_inner = 4 · n_embd = {4 * config.n_embd}, "
@@ -58,7 +60,9 @@ def write(
     _add_shape(writer, config, dtype)
     _add_vocabulary(writer, config, tokenizer)
     names = get_tensor_name_map(MODEL_ARCH.STARCODER, config.n_layer)
-    dtypes = {name: dtype if spec.ndim > 1 and "wpe" not in name else torch.float32 for name, spec in weights.specs.items()}
+    dtypes = {
+        name: dtype if spec.ndim > 1 and "wpe" not in name else torch.float32 for name, spec in weights.specs.items()
+    }
     for name, spec in weights.specs.items():
         theirs = names.get_name(name, try_suffixes=(".weight", ".bias"))
         assert theirs, name

@@ -58,15 +58,15 @@ def write(folder: Path, tokenizer: Tokenizer) -> None:
     """Compute golden.json from a model's folder, and write it there."""
     prompts = [tokenizer.encode_prompt(text) for text in PROMPTS]
     goldens = [
-        _golden(text, ids, logits)
+        _golden(text, ids, min(len(ids), read_config(folder).context_length), logits)
         for text, ids, logits in zip(PROMPTS, prompts, last_logits(folder, prompts), strict=True)
     ]
     content = {"precision": "float32", "prompts": [vars(golden) for golden in goldens]}
     (folder / FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _golden(text: str, ids: list[int], logits: Tensor) -> Golden:
-    (n, size), end = logits.shape, len(ids)
+def _golden(text: str, ids: list[int], end: int, logits: Tensor) -> Golden:
+    n, size = logits.shape
     top = logits.topk(min(LIKELIEST, size))
     return Golden(text, ids, list(range(end - n, end)), top.indices.tolist(), top.values.tolist())
 
@@ -89,15 +89,14 @@ def read(folder: Path) -> list[Golden]:
 
 @torch.inference_mode()
 def last_logits(folder: Path, prompts: list[list[int]]) -> list[Tensor]:
-    """Logits (N, V) at each prompt's last positions, by a folder's weights in fp32, one block of them at a time.
+    """Logits (N, V) at the last positions of each prompt, or of what fits of it, in fp32.
 
     Raises:
-        UserError: when a prompt is longer than the model's context, or the folder is damaged.
+        UserError: when the folder is damaged.
     """
     config = read_config(folder).replace(dropout=0.0)
     weights = read_weights(folder, config)
-    if (longest := max(map(len, prompts))) > config.context_length:
-        raise UserError(f"golden.json needs a context of {longest} tokens, the model has {config.context_length}")
+    prompts = [ids[: config.context_length] for ids in prompts]
     with torch.device("meta"):
         model = StarCoder(config).transformer
     table, places = weights.read("transformer.wte.weight"), weights.read("transformer.wpe.weight")
@@ -108,7 +107,7 @@ def last_logits(folder: Path, prompts: list[list[int]]) -> list[Tensor]:
             hidden = [block(x) for x in hidden]
     with _present(model.ln_f, weights, "transformer.ln_f."):
         last = [model.ln_f(x[0, -POSITIONS:]) for x in hidden]  # (N, C)
-    return _head(torch.cat(last), weights).split([len(x) for x in last])  # type: ignore[return-value]
+    return list(torch.split(_head(torch.cat(last), weights), [len(x) for x in last]))
 
 
 @contextmanager

@@ -1,6 +1,5 @@
-"""Proof that a saved folder means the same to transformers as to us."""
+"""Proof that a release means the same to whoever reads it as it does to us, and as it did when it was written."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -8,40 +7,60 @@ import torch
 from starcoder import tokenizer as tokenizers
 from starcoder.errors import UserError
 from starcoder.model import StarCoder
+from starcoder.release import golden as goldens
+from starcoder.release.folder import local_folder
+from starcoder.release.readers import READERS, Difference, Reference, Skipped, check_logits
 
-SNIPPET = 'def greet(name: str) -> str:\n    """Say hello 3 times."""\n    return f"Hello, {name}! " * 3\n'
-TOLERANCE = 1e-4
-"""Largest difference of logits, as a share of the largest logit."""
 
+def verify(folder: str | Path, readers: str | None = None) -> None:
+    """Load a release with this kit and every reader that is installed; compare token ids, and logits or greedy tokens.
 
-def verify(folder: Path) -> None:
-    """Load a folder with transformers' Auto classes and compare token ids and logits with ours.
+    One line a reader. Each has the model in memory beside this kit's, in fp32.
 
     Args:
-        folder: what `starcoder export` wrote.
+        folder: what `starcoder export` wrote, or a Hub repository of it.
+        readers: those to ask, separated by commas: transformers, ctranslate2, llama.cpp; all when not given.
 
     Raises:
-        UserError: when transformers is not installed, or the two disagree.
+        UserError: when there is no release, or nothing to compare it with.
+        Difference: when two answers differ; the command then exits with 1.
     """
-    if find_spec("transformers") is None:
-        raise UserError("verify compares with transformers, which is not installed: pip install transformers")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils.logging import disable_progress_bar
+    names = readers.split(",") if readers else list(READERS)
+    if unknown := [name for name in names if name not in READERS]:
+        raise UserError(f"no reader {', '.join(unknown)}; there are {', '.join(READERS)}")
+    place = local_folder(folder, "*.gguf")
+    model, vocabulary = StarCoder.from_pretrained(place, dtype=torch.float32).eval(), tokenizers.load(place)
+    reference = Reference(place, model, vocabulary, goldens.PROMPTS)
+    asked = [_kit(reference), *(_ask(name, reference) for name in names)]
+    if not any(asked):
+        raise UserError(f"nothing to compare {place} with: it has no {goldens.FILE}; pip install transformers")
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it without types
 
-    ours, vocabulary = StarCoder.from_pretrained(folder, dtype=torch.float32).eval(), tokenizers.load(folder)
-    theirs, their_vocabulary = (
-        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
-        AutoTokenizer.from_pretrained(folder),
+def _ask(name: str, reference: Reference) -> bool:
+    try:
+        print(READERS[name](reference), flush=True)
+    except Skipped as reason:
+        print(f"{name} is skipped: {reason}", flush=True)
+        return False
+    return True
+
+
+def _kit(reference: Reference) -> bool:
+    """Compare this kit with what it said when the release was written; whether that is known."""
+    known = goldens.read(reference.folder)
+    if not known:
+        print(f"this kit loads {reference.folder}: there is no {goldens.FILE} to compare with", flush=True)
+        return False
+    differences = []
+    for number, golden in enumerate(known):
+        if reference.tokenizer.encode_prompt(golden.text) != golden.ids:
+            raise Difference(f"{reference.folder}: we tokenize prompt {number} otherwise than {goldens.FILE} says")
+        logits = reference.logits(golden.ids[: golden.positions[-1] + 1])[golden.positions]  # (N, V)
+        ours = logits.gather(-1, torch.tensor(golden.top_ids))  # (N, K)
+        differences.append(check_logits(goldens.FILE, reference, number, ours, torch.tensor(golden.top_logits)))
+    print(
+        f"this kit loads {reference.folder}: same token ids as {goldens.FILE}, logits equal within "
+        f"{max(differences):.1e}",
+        flush=True,
     )
-    ids = vocabulary.encode(SNIPPET)
-    if their_vocabulary(SNIPPET)["input_ids"] != ids:
-        raise UserError(f"{folder}: transformers tokenizes differently")
-    tokens = torch.tensor([ids[: ours.config.context_length]])  # (1, T)
-    with torch.inference_mode():
-        expected = theirs(tokens).logits  # (1, T, V)
-        difference = ((ours(tokens) - expected).abs().max() / expected.abs().max()).item()
-    if difference > TOLERANCE:
-        raise UserError(f"{folder}: logits differ from transformers' by {difference:.1e}")
-    print(f"transformers loads {folder}: same token ids, logits equal within {difference:.1e}")
+    return True
