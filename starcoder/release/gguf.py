@@ -5,16 +5,19 @@ as something else is refused. Its GELU is always the tanh approximation, which d
 """
 
 import json
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from starcoder.errors import UserError
 from starcoder.model import StarCoderConfig
 from starcoder.release.weights import Weights
+from starcoder.storage import atomic_file
 from starcoder.tokenizer import EOD, FIM_MIDDLE, FIM_PAD, FIM_PREFIX, FIM_SUFFIX, SENTINELS, Tokenizer
 
 _WORDS = "refact"
@@ -56,25 +59,26 @@ def write(
     check(config)
     from gguf import MODEL_ARCH, GGUFWriter, get_tensor_name_map
 
-    writer = GGUFWriter(path, "starcoder")
-    _add_shape(writer, config, dtype)
-    _add_vocabulary(writer, config, tokenizer)
     names = get_tensor_name_map(MODEL_ARCH.STARCODER, config.n_layer)
-    dtypes = {
-        name: dtype if spec.ndim > 1 and "wpe" not in name else torch.float32 for name, spec in weights.specs.items()
-    }
-    for name, spec in weights.specs.items():
-        theirs = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        assert theirs, name
-        kind, stored = _kind(dtypes[name])
-        writer.add_tensor_info(theirs, tuple(spec.shape), stored, spec.numel() * stored.itemsize, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    for name in weights.specs:
-        tensor = weights.read_as(name, dtypes[name])
-        writer.write_tensor_data(tensor.view(torch.uint8).numpy())
-    writer.close()
+    with atomic_file(path) as partial, closing(GGUFWriter(partial, "starcoder")) as writer:
+        _add_shape(writer, config, dtype)
+        _add_vocabulary(writer, config, tokenizer)
+        dtypes = {name: _stored_dtype(name, spec, dtype) for name, spec in weights.specs.items()}
+        for name, spec in weights.specs.items():
+            theirs = names.get_name(name, try_suffixes=(".weight", ".bias"))
+            assert theirs, name
+            kind, numbers = _kind(dtypes[name])
+            writer.add_tensor_info(theirs, tuple(spec.shape), numbers, spec.numel() * numbers.itemsize, kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for name in weights.specs:
+            writer.write_tensor_data(weights.read_as(name, dtypes[name]).view(torch.uint8).numpy())
+        writer.flush()
+
+
+def _stored_dtype(name: str, spec: Tensor, dtype: torch.dtype) -> torch.dtype:
+    return dtype if spec.ndim > 1 and "wpe" not in name else torch.float32
 
 
 def _kind(dtype: torch.dtype) -> tuple[Any, np.dtype[Any]]:

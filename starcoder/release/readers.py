@@ -239,7 +239,7 @@ def check_logits(reader: str, reference: Reference, number: int, ours: Any, thei
     """
     if ours.shape != theirs.shape:
         raise Difference(f"{reference.folder}: {reader} gives logits {tuple(theirs.shape)}, we {tuple(ours.shape)}")
-    gaps = (ours - theirs).abs() / theirs.abs().max()
+    gaps = (ours - theirs).abs() / theirs.nan_to_num().abs().max()
     worst = gaps.max().item()
     if not worst <= TOLERANCE:  # a difference that is no number is one
         position, column = divmod(int(gaps.nan_to_num(torch.inf).argmax()), gaps.shape[1])

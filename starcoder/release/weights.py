@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
@@ -52,7 +53,9 @@ class Weights:
             UserError: when it holds a number that `dtype` has not, or none.
         """
         tensor = self.read(name).to(dtype)
-        if not all(end.isfinite() for end in tensor.aminmax()):  # NaN is both; `tensor.isfinite()` takes a copy's memory
+        if not all(
+            end.isfinite() for end in tensor.aminmax()
+        ):  # NaN is both; `tensor.isfinite()` takes a copy's memory
             raise UserError(f"{name} holds values that are no finite numbers in {str(dtype).removeprefix('torch.')}")
         return tensor.contiguous()
 
@@ -187,6 +190,8 @@ def _read(file: Path, name: str, part: Part) -> Tensor:
 
 def _unpickled(file: Path) -> dict[str, Tensor]:
     """Tensors that `torch.save` wrote, mapped rather than read; nothing but tensors is unpickled."""
+    if not is_zipfile(file):
+        raise ValueError("not what torch.save has written since 2020; fetch it again, or convert it with safetensors")
     content: dict[str, Tensor] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     return content
 
