@@ -57,7 +57,7 @@ def test_the_file_holds_every_weight_once(tiny: Tiny, tmp_path: Path, dtype: tor
 
 
 def test_the_file_holds_the_shape_and_the_vocabulary(tiny: Tiny, tmp_path: Path) -> None:
-    _, tokenizer = write(tiny, tmp_path / "model.gguf", layer_norm_epsilon=1e-4)
+    write(tiny, tmp_path / "model.gguf", layer_norm_epsilon=1e-4)
     fields = gguf.GGUFReader(tmp_path / "model.gguf").fields
     content = {name: field.contents() for name, field in fields.items()}
     assert content["general.architecture"] == "starcoder"

@@ -156,7 +156,7 @@ def test_a_difference_is_told_by_its_place(reference: Reference) -> None:
     for wrong in (ours[4, 9] + 0.1, torch.tensor(torch.nan)):
         theirs = ours.clone()
         theirs[4, 9] = wrong
-        with pytest.raises(Difference, match="X's by .* position 4, column 9 of prompt 2"):
+        with pytest.raises(Difference, match=r"X's by .* position 4, column 9 of prompt 2"):
             readers.check_logits("X", reference, 2, ours, theirs)
     with pytest.raises(Difference, match=r"\(7, 11\)"):
         readers.check_logits("X", reference, 2, ours, ours[:, :10])
