@@ -27,13 +27,13 @@ COMMANDS = {
     "plan": ("starcoder.training.planner.plan:plan", "memory, time and cost of a training run, without a GPU (§5.7)"),
     "export": (
         "starcoder.release.export:export",
-        "save a training checkpoint as a folder that transformers loads (§9)",
+        "save a training checkpoint as a folder that other programs load (§9)",
     ),
     "card": ("starcoder.release.card:write_card", "write a release's model card from what its training left (§9)"),
     "generate": ("starcoder.generation:complete", "complete a prompt; with --suffix, fill in the middle"),
     "serve": ("starcoder.serving.serve:serve", "answer OpenAI's clients: completion and infilling over HTTP"),
     "evaluate": ("starcoder.evaluation.evaluate:evaluate", "the paper's benchmarks, run in a sandbox (§6)"),
-    "verify": ("starcoder.release.verify:verify", "prove that transformers reads a folder as we do"),
+    "verify": ("starcoder.release.verify:verify", "prove that other programs read a folder as we do"),
     "push": ("starcoder.release.push:push", "put a release, or a run's checkpoints, on the Hugging Face Hub (§9)"),
     "smoke": ("starcoder.smoke.run:smoke", "all of the above on real code, in minutes, on a laptop"),
     "smoke report": ("starcoder.smoke.report:report", "write the report of a smoke run again"),
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         run(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
-        _fail(str(error))
+        _fail(str(error), error.code)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # whoever read our output, such as `head`, has seen enough
@@ -146,9 +146,9 @@ def _usage() -> str:
     return f"usage: starcoder SUBCOMMAND [options]\n\n{rows}\n\n`starcoder SUBCOMMAND --help` explains the options."
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, code: int = 2) -> NoReturn:
     print(f"starcoder: {message}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@
 class UserError(Exception):
     """Something the user can mend: the message is one line that says what is wrong and what to do.
 
-    The command line prints it without a traceback and exits with code 2.
+    The command line prints it without a traceback and exits with `code`.
     """
+
+    code = 2
 
 
 def one_line(error: Exception) -> str:
