@@ -134,10 +134,7 @@ def llama_cpp(reference: Reference) -> str:
     It reads the release's GGUF files or, where there is none, one that is made of it for a moment.
     """
     _require("cyllama")
-    lines = []
-    for file in sorted(reference.folder.glob("*.gguf")):
-        lines.append(_llama_cpp(reference, file, file))
-    if lines:
+    if lines := [_llama_cpp(reference, file, file) for file in sorted(reference.folder.glob("*.gguf"))]:
         return "\n".join(lines)
     try:
         ggufs.check(reference.model.config)
