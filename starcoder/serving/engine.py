@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Condition, Thread
 
-from starcoder.batch import Batch, Ends, Finish, Sampling
+from starcoder.batch import Batch
+from starcoder.sampling import Ends, Finish, Sampling
 
 _log = logging.getLogger("starcoder.serving")
 
