@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as error:
         _fail(str(error), error.code)
     except KeyboardInterrupt:
+        print("starcoder: interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # whoever read our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -59,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             _fail("the disk is full; free some space and run again")
         if isinstance(error, OSError) and error.filename:
             _fail(f"{error.filename}: {error.strerror}")
+        if (cause := _mistake(error)) is not None:
+            _fail(str(cause), cause.code)
         raise
 
 
@@ -138,6 +141,13 @@ def _disk_is_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _mistake(error: BaseException | None) -> UserError | None:
+    """The user's mistake at the bottom of `error`: what a recipe's classes refuse, jsonargparse wraps."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _usage() -> str:

@@ -120,6 +120,11 @@ def test_bad_input_is_one_line_and_exit_code_2(args: list[str], words: list[str]
         ("model:\n  colour: red\n", ["colour"]),
         ("model:\n  learning_rate: high\n", ["learning_rate"]),
         ("model: [\n", ["line 2"]),
+        (
+            "trainer:\n  callbacks:\n  - class_path: starcoder.evaluation.callback.Evaluation\n"
+            "    init_args: {tasks: humanevil}\n",
+            ["no task 'humanevil'"],
+        ),
         (None, ["recipe.yaml"]),
     ],
 )

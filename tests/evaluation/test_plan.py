@@ -120,6 +120,8 @@ def test_every_task_in_the_table_is_there_and_knows_its_name(name: str) -> None:
 def test_a_task_of_ones_own_that_is_none(name: str) -> None:
     with pytest.raises(UserError, match="task"):
         open_task(name)
+    with pytest.raises(UserError, match="sums:Nameless has no title: each is a text"):
+        open_task("tests.evaluation.sums:Nameless")
 
 
 def test_of_all_tasks_those_without_data_are_told(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class SamplesFile:
             raise UserError(f"there is no samples file {path}")
         self.path = path
         self.name = path.name
-        self.settings: dict[str, Any] = {"engine": "samples", "sha256": sha256(path)}
+        self.settings: dict[str, Any] = {"engine": "samples", "contents": sha256(path)}
         self._texts: dict[str, list[str]] = defaultdict(list)
         for number, row in enumerate(read_rows(path), start=1):
             problem, text = row.get("task_id"), row.get("completion")

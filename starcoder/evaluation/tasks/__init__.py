@@ -52,6 +52,8 @@ def open_task(name: str) -> Task:
         raise UserError(f"the task {name} cannot be opened ({one_line(error)})") from None
     if not isinstance(task, Task):
         raise UserError(f"{name} is no starcoder.evaluation.task.Task")
+    if lacking := [word for word in ("name", "title", "section") if not isinstance(getattr(task, word, None), str)]:
+        raise UserError(f"the task {name} has no {', '.join(lacking)}: each is a text, set in its class")
     return task
 
 
