@@ -50,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as error:
         _fail(str(error), error.code)
     except KeyboardInterrupt:
-        print("starcoder: interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # whoever read our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
