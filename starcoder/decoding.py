@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from starcoder.errors import UserError
-from starcoder.linear import linear
 from starcoder.model import KVCache, StarCoder
 
 Decoding = Literal["eager", "graph", "compiled"]
@@ -74,7 +73,7 @@ class Static:
 
 def _logits(model: StarCoder, tokens: Tensor, positions: Tensor, cache: KVCache) -> Tensor:
     x: Tensor = model.transformer(tokens, positions, cache)  # (R, 1, C)
-    return linear(x[:, 0], model.transformer.wte.weight)
+    return model.transformer.wte.logits(x[:, 0])
 
 
 class _Step:

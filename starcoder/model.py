@@ -365,12 +365,24 @@ class Block(nn.Module):
         return out
 
 
+class TokenTable(nn.Embedding):
+    """A vector for each token, which is the head too."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Map hidden states x (…, C) to logits (…, V)."""
+        return linear(x, self.weight)
+
+    def floats(self) -> Tensor:
+        """The table (V, C) in fp32."""
+        return self.weight.float()
+
+
 class Transformer(nn.Module):
     """Token and position tables, the blocks, and the last layer norm."""
 
     def __init__(self, config: StarCoderConfig) -> None:
         super().__init__()
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wte = TokenTable(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.context_length, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
@@ -424,7 +436,7 @@ class StarCoder(nn.Module):
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits of the next token at every position, (B, T, V); arguments and errors as for `hidden`."""
-        return linear(self.hidden(tokens, cache), self.transformer.wte.weight)
+        return self.transformer.wte.logits(self.hidden(tokens, cache))
 
     def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Hidden states (B, T, C) before the head, of tokens (B, T) that go on where those in `cache` end.
@@ -448,13 +460,13 @@ class StarCoder(nn.Module):
         """Logits (B, V) of what follows tokens (B, T), of which row b ends before `ends[b]` when that is given."""
         x = self.hidden(tokens, cache)  # (B, T, C)
         last = x[:, -1] if ends is None else x[torch.arange(len(x), device=x.device), ends - 1]  # (B, C)
-        return linear(last, self.transformer.wte.weight)
+        return self.transformer.wte.logits(last)
 
     def nats(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy in nats of each of targets (B, T) given tokens (B, T); the logits are products in fp32."""
         with torch.autocast(tokens.device.type, enabled=False):
             x = self.hidden(tokens).flatten(0, 1)  # (B·T, C)
-            table = self.transformer.wte.weight.float()  # (V, C)
+            table = self.transformer.wte.floats()  # (V, C)
             together = max(1, _LOGITS_AT_ONCE // len(table))
             pieces = zip(torch.split(x, together), torch.split(targets.flatten(), together), strict=True)
             nats = [F.cross_entropy(linear(part.float(), table), right, reduction="none") for part, right in pieces]

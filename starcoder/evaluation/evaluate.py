@@ -63,7 +63,7 @@ def evaluate(
     infilling: str | None = None,
     tokenizer: Path | None = None,
     device: str | None = None,
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
     isolation: str | None = None,
@@ -105,7 +105,7 @@ def evaluate(
         infilling: how the endpoint takes a gap: suffix, starcoder, santacoder, qwen or deepseek.
         tokenizer: folder of the tokenizer of a training checkpoint.
         device: cpu, cuda, cuda:1, …
-        dtype: precision of the model.
+        dtype: precision of the model; int8 is the kit's alone, on CPU.
         batch_size: completions that grow together.
         workers: processes that run programs; one a core by default.
         isolation: the level of the sandbox: limits, seccomp, landlock or namespaces; the strongest from landlock on by

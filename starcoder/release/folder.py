@@ -20,6 +20,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from starcoder.distributed import fill
 from starcoder.errors import UserError
 from starcoder.model import StarCoder, StarCoderConfig
+from starcoder.quantization import quantize
 from starcoder.release.quirks import plain_config
 from starcoder.release.weights import Weights, in_folder, in_memory, write
 from starcoder.storage import atomic_folder
@@ -76,7 +77,8 @@ def load(model_class: type[M], source: str | Path, dtype: torch.dtype | None = N
     Args:
         model_class: `StarCoder` or a subclass.
         source: the folder, or `owner/name` on the Hub.
-        dtype: what the weights are converted to; as stored when not given.
+        dtype: what the weights are converted to; as stored when not given. int8 is for CPU; see
+            `starcoder.quantization`.
         changes: fields of the configuration that differ from the folder's, such as `dropout`.
 
     Raises:
@@ -87,9 +89,10 @@ def load(model_class: type[M], source: str | Path, dtype: torch.dtype | None = N
     with torch.device("meta"):
         model = model_class(config)
     weights = _fitting(model, folder)
-    model.to(dtype or weights.specs["transformer.wte.weight"].dtype).to_empty(device="cpu")
+    precise = torch.float32 if dtype == torch.int8 else dtype
+    model.to(precise or weights.specs["transformer.wte.weight"].dtype).to_empty(device="cpu")
     _fill(model, weights)
-    return model
+    return quantize(model) if dtype == torch.int8 else model
 
 
 def load_weights(model: StarCoder, folder: Path) -> None:

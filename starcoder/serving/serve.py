@@ -29,7 +29,7 @@ def serve(
     port: int = 8000,
     engine: Literal["auto", "kit", "vllm"] = "auto",
     name: str | None = None,
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] | None = None,
     rows: int = 32,
     queue: int = 256,
     max_prompt_tokens: int | None = None,
@@ -48,7 +48,7 @@ def serve(
         engine: vllm, kit, or auto: vllm where it is installed. vLLM refuses `suffix`: there, infilling prompts spell
             the sentinels.
         name: what clients call the model; the last part of `model` when not given.
-        dtype: what the weights are converted to; as stored when not given.
+        dtype: what the weights are converted to; as stored when not given. int8 is this kit's, and for CPU.
         rows: completions that are written together.
         queue: completions that may wait beyond these; more are turned away with 429. Not for vLLM, like all below but
             api_key_env.

@@ -33,6 +33,7 @@ from starcoder import tokenizer as tokenizers
 from starcoder.batch import Batch
 from starcoder.decoding import Decoding
 from starcoder.model import KVCache, StarCoder, StarCoderConfig
+from starcoder.quantization import quantize
 from starcoder.release.folder import save, to_transformers
 from starcoder.sampling import Sampling
 from starcoder.tokenizer import EOD
@@ -45,6 +46,7 @@ PROMPT = 32
 CONTEXTS = (128, 1024, 4096)
 BANDWIDTH = {"H200": 4.8e12, "H100": 3.35e12}
 TIE = 1e-3
+PAUSE = 0.5  # seconds, until the threads of the one before have ceased to spin
 CTRANSLATE2 = find_spec("ctranslate2") is not None
 Rows = list[list[int]]
 Contender = Callable[[Rows, int], Rows]
@@ -111,11 +113,11 @@ def converted(model: StarCoder) -> Iterator[Path]:
         yield Path(folder)
 
 
-def ctranslate2_of(folder: Path) -> Contender:
+def ctranslate2_of(folder: Path, compute_type: str = "float32") -> Contender:
     import ctranslate2
 
     generator = ctranslate2.Generator(
-        str(folder), device="cpu", compute_type="float32", intra_threads=torch.get_num_threads(), inter_threads=1
+        str(folder), device="cpu", compute_type=compute_type, intra_threads=torch.get_num_threads(), inter_threads=1
     )
     names = json.loads((folder / "vocabulary.json").read_text())
 
@@ -147,6 +149,7 @@ def rates(
     written: dict[str, Rows] = {}
     for turn in range(rounds + 1):
         for name, complete in contenders.items():
+            time.sleep(PAUSE)
             start = time.perf_counter()
             written[name] = complete(prompts, n if turn else 4)
             if turn:
@@ -156,11 +159,15 @@ def rates(
 
 def speed(size: str, batch_sizes: list[int], new_tokens: int, rounds: int) -> None:
     model, half = model_of(SIZES[size]), model_of(SIZES[size], dtype=torch.bfloat16)
+    eighths = quantize(model_of(SIZES[size]))
     with converted(model) as folder:
         others = {"transformers": transformers_of(model)}
         if CTRANSLATE2:
             others["CTranslate2"] = ctranslate2_of(folder / "ct2")
         contenders = others | {"here": here(model), "transformers bf16": transformers_of(half), "here bf16": here(half)}
+        if CTRANSLATE2:
+            contenders["CTranslate2 int8"] = ctranslate2_of(folder / "ct2", "int8")
+        contenders["here int8"] = here(eighths)
         for batch_size in batch_sizes:
             prompts = prompts_of(model.config, batch_size)
             per_second, written = rates(contenders, prompts, new_tokens, rounds)
@@ -169,7 +176,9 @@ def speed(size: str, batch_sizes: list[int], new_tokens: int, rounds: int) -> No
             medians = "   ".join(f"{name} {statistics.median(values):.1f}" for name, values in per_second.items())
             print(
                 f"{size} batch {batch_size:>3}   tok/s: {medians}   here / better {ratio(per_second['here'], better)}"
-                f"   bf16 {ratio(per_second['here bf16'], per_second['transformers bf16'])}   ties {parted}",
+                f"   bf16 {ratio(per_second['here bf16'], per_second['transformers bf16'])}"
+                f"   int8 {ratio(per_second['here int8'], per_second['CTranslate2 int8']) if CTRANSLATE2 else '-'}"
+                f"   ties {parted}",
                 flush=True,
             )
 
@@ -196,7 +205,7 @@ def memory_worker(name: str, folder: Path) -> None:
     elif name == "transformers":
         complete = generating(GPTBigCodeForCausalLM.from_pretrained(folder / "hf").eval())
     else:
-        dtype = torch.bfloat16 if name == "here bf16" else None
+        dtype = {"here bf16": torch.bfloat16, "here int8": torch.int8}.get(name)
         complete = here(StarCoder.from_pretrained(folder / "hf", dtype).eval())
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of loading
     complete(prompts_of(SIZES["S"], 32), 64)
@@ -205,7 +214,7 @@ def memory_worker(name: str, folder: Path) -> None:
 
 def memory(size: str) -> None:
     model = model_of(SIZES[size])
-    names = ["transformers", *["CTranslate2"] * CTRANSLATE2, "here", "here bf16"]
+    names = ["transformers", *["CTranslate2"] * CTRANSLATE2, "here", "here bf16", "here int8"]
     command = [sys.executable, "-m", "tests.benchmarks.bench_generation", "--memory-worker"]
     with converted(model) as folder:
         runs = [subprocess.run([*command, name, folder], check=True, capture_output=True, text=True) for name in names]

@@ -314,6 +314,8 @@ def open_transformers(
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it without types
     where, precision = place(device, dtype)
+    if precision == torch.int8:
+        raise UserError("int8 is this kit's own: leave --engine transformers out, or choose another --dtype")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=precision)

@@ -17,6 +17,7 @@ from starcoder.evaluation.engines.local import Dtype, LocalEngine, describe, pla
 from starcoder.generation import Prompt, check_vocabulary, cut, ends_with, evaluating, sample_tokens
 from starcoder.generation import Sampling as TokenSampling
 from starcoder.model import StarCoder
+from starcoder.quantization import quantize
 from starcoder.release.folder import local_folder, read_config
 from starcoder.tokenizer import EOD, FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Tokenizer
 
@@ -99,7 +100,7 @@ def open_kit(
             repository.
         tokenizer: folder of the tokenizer; the model's own when not given. A checkpoint has none.
         device: such as `cpu`, `cuda` or `cuda:1`; CUDA where it is there.
-        dtype: precision of weights and products; bfloat16 on CUDA and float32 on CPU.
+        dtype: precision of weights and products; bfloat16 on CUDA and float32 on CPU. int8 is for CPU alone.
         batch_size: completions that grow together.
 
     Raises:
@@ -109,8 +110,12 @@ def open_kit(
     model, folder = _load(source)
     if (folder := tokenizer or folder) is None:
         raise UserError(f"{source} is a training checkpoint, which has no tokenizer: name its folder with --tokenizer")
-    engine = KitEngine(model.to(where, precision).eval(), tokenizers.load(folder), source, batch_size)
-    engine.settings["weights"] = weights_digest(engine.model)
+    model.to(where, torch.float32 if precision == torch.int8 else precision)
+    digest = weights_digest(model)
+    if precision == torch.int8:
+        quantize(model)
+    engine = KitEngine(model.eval(), tokenizers.load(folder), source, batch_size)
+    engine.settings["weights"] = digest
     return engine
 
 

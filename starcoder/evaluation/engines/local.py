@@ -17,7 +17,7 @@ from starcoder.errors import UserError, one_line
 from starcoder.evaluation.engines.base import Request
 from starcoder.generation import batched
 
-Dtype = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 Window = tuple[list[int], int]
 """Token ids, and how many of them, at the end, are to be predicted."""
 

@@ -244,3 +244,8 @@ def test_what_transformers_cannot_load(folder: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"transformers cannot load {source}: .") as error:
             open_transformers(str(source), device="cpu")
         assert "\n" not in str(error.value)
+
+
+def test_int8_is_the_kits_own(folder: Path) -> None:
+    with pytest.raises(UserError, match="int8 is this kit's own"):
+        open_transformers(str(folder), device="cpu", dtype="int8")

@@ -209,6 +209,13 @@ def test_the_logits_behind_nats_are_fp32_products(folder: Path) -> None:
     assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
 
 
+def test_int8_is_nearly_the_same(folder: Path, engine: KitEngine) -> None:
+    quick = open_kit(str(folder), device="cpu", dtype="int8")
+    assert quick.settings == engine.settings | {"dtype": "int8"}
+    (exact,), (nearly,) = (list(each.nats([("", CODE)])) for each in (engine, quick))
+    assert 0 < abs(sum(nearly) - sum(exact)) / sum(exact) < 0.01
+
+
 def test_a_model_in_training_stays_so(engine: KitEngine) -> None:
     model = StarCoder(CONFIG.replace(dropout=0.5), seed=3).train()
     training = KitEngine(model, engine.tokenizer, "callback")
