@@ -56,7 +56,7 @@ def write_card(
             the recipe's paths lead to its token shards.
         corpus: folder of the corpus that the token shards were made of.
         report: report.json of `starcoder evaluate`, or the folder that holds it.
-        measured: JSON files with figures of other tools: energy, verbatim, pii.
+        measured: JSON files with figures of other tools: verbatim, pii, and energy instead of what the run counted.
         repo: name on the Hub, OWNER/NAME, which the card's examples load; the folder's name by default.
         base: repository on the Hub of the weights that training started from, when the recipe names a folder.
         license: the Hub's identifier of the weights' licence, or the name of the one in the folder's file LICENSE. By
@@ -77,6 +77,8 @@ def write_card(
     summary = read_corpus(corpus, shards) if corpus else None
     results = read_results(report, weights) if report else None
     figures = read_measurements(measured or (), weights)
+    if training and training.energy and "energy" not in figures:
+        figures |= read_measurements([training.energy], weights)
     bases = [start for start in (base, training and training.base) if start]
     licence = choose(license, training is not None, bases, summary["train"]["licenses"] if summary else (), folder)
     name = repo or folder.resolve().name

@@ -19,6 +19,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from starcoder.errors import UserError, one_line
 from starcoder.model import StarCoderConfig
 from starcoder.training.checkpoint import complete, read_meta
+from starcoder.training.energy import FILE
 from starcoder.training.metrics import read_metrics
 from starcoder.training.stream import Shards, open_shards
 
@@ -77,6 +78,7 @@ class Training:
         devices: how many trained together; None when nothing was logged.
         hours: of training steps by the clock, without validation, checkpoints and starts; None when nothing was logged.
         losses: the last that were logged, by name.
+        energy: the file in which the run kept what its hardware took; None when nothing was measured.
     """
 
     recipe: Mapping[str, Any]
@@ -87,6 +89,7 @@ class Training:
     devices: int | None = None
     hours: float | None = None
     losses: Mapping[str, float] = field(default_factory=dict)
+    energy: Path | None = None
 
 
 def read_training(run: Path, config: StarCoderConfig, tokenizer: str, stored: Stored) -> Training:
@@ -119,6 +122,7 @@ def read_training(run: Path, config: StarCoderConfig, tokenizer: str, stored: St
         _tokens_seen(position, shards, recipe["data"].get("context_length")),
         shards,
         recipe["model"].get("init_from"),
+        energy=checkpoint.with_name(FILE) if checkpoint.with_name(FILE).exists() else None,
         **_logged(path.parent.parent, meta["global_step"]),
     )
 

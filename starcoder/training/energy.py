@@ -94,7 +94,7 @@ def cpu_counters(powercap: Path) -> list[Counter]:
     Raises:
         OSError: when there is none, or one cannot be read; usually only root may.
     """
-    zones = [zone for zone in sorted(powercap.glob("intel-rapl:*")) if zone.name.count(":") == 1]
+    zones = sorted(powercap.glob("intel-rapl:*"))
     packages = [zone for zone in zones if (zone / "name").read_text().startswith("package-")]
     if not packages:
         raise OSError(f"no CPU package in {powercap}")

@@ -35,6 +35,8 @@ from starcoder.release.export import export
 from starcoder.release.folder import save
 from starcoder.release.licences import DEFAULT, OPENRAIL, choose
 from starcoder.release.results import DATASETS
+from starcoder.training.energy import Start
+from starcoder.training.energy import to_json as to_kwh
 from starcoder.training.shards import tokenize
 from starcoder.training.stream import open_shards
 from tests.conftest import ROOT, VOCAB_SIZE, Tiny, starcoder
@@ -275,6 +277,27 @@ def test_measured_figures_are_stated_with_their_method(chain: Chain) -> None:
     assert "Copied training code: 12 of 1,000 completions, 1.20% (50 tokens in a row | exact)." in items.all("li")
     assert "Personal data in completions: 4 of 1,000 completions, 0.40% (regular expressions)." in items.all("li")
     assert "Energy: 0.0125 kWh (the counters of the board)." in items.all("p")
+
+
+def test_the_energy_that_the_run_counted_is_found(chain: Chain, tmp_path: Path) -> None:
+    """Unless another tool's figure is given; that of another run's folder of checkpoints is not taken."""
+    run = Path(shutil.copytree(chain.run, tmp_path / "run"))
+    (run / "energy.json").write_text(to_kwh([Start(0, 99, 3.6e6, 1, 0, 0.0, 0, 1)]))
+    write_card(chain.model, run=run)
+    assert "the energy of the run was not measured." in missing(ModelCard.load(chain.model / "README.md").text)
+    (run / "checkpoints" / "energy.json").write_text(to_kwh([Start(0, STEPS, 3.6e6, 1, 0, 0.0, 0, 1)]))
+    write_card(chain.model, run=run)
+    (told,) = (text for text in rendered(chain.model).all("p") if text.startswith("Energy:"))
+    assert told.startswith(
+        "Energy: 1 kWh (hardware counters of 1 NVIDIA GPU, whatever ran on them, optimizer steps 0 to 6"
+    )
+    assert "not counted: the CPUs of 1 node" in told
+    given = tmp_path / "mine.json"
+    given.write_text(json.dumps({"energy": {"kwh": 2, "method": "a wattmeter"}}))
+    write_card(chain.model, run=run, measured=[given])
+    assert "Energy: 2 kWh (a wattmeter)." in rendered(chain.model).all("p")
+    (run / "checkpoints" / "energy.json").write_text("{")
+    refused(chain.model, "energy.json", "cannot be read", run=run)
 
 
 @pytest.mark.parametrize(
