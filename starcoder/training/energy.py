@@ -3,19 +3,18 @@
 The paper's figure is an estimate, 320,256 GPU hours at an assumed mean of 280 W: 89,671.68 kWh; `starcoder plan` makes
 such ones beforehand. Here NVIDIA GPUs (Volta or newer) tell through NVML, CPU packages through RAPL, which AMD has too.
 
-    every rank                    its GPU, millijoules since the driver was loaded
-    the first rank of a node      energy_uj of the node's CPU packages, microjoules, from zero again after a while
+    every rank                    its GPU
+    the first rank of a node      the node's CPU packages
     their sum                     the metric `energy_kwh`, and `energy.json` in the folder of the run's checkpoints
 
 What a machine takes besides (memory, network, cooling, losses of its power supply) has no such counter and is left out,
 and so is CO2e, which depends on where and when the power was made.
 """
 
-import ctypes
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,80 +28,11 @@ from starcoder.distributed import mean_over_ranks, raise_together
 from starcoder.errors import UserError, one_line
 from starcoder.storage import atomic_file
 from starcoder.training.checkpoint import Checkpoint
+from starcoder.training.counters import Counter, cpu_counters, gpu_counter
 
 FILE = "energy.json"
 JOULES_PER_KWH = 3.6e6
-_NVML = "libnvidia-ml.so.1"  # comes with the driver
 _WRITE_SECONDS = 10.0
-
-
-class Counter:
-    """Joules since it was made, from a hardware counter that now and then begins at zero again.
-
-    Args:
-        read: gives the count; an OSError when it cannot.
-        joules: of one count.
-        span: the count after which it begins again; 0 when it does so only with a driver that is loaded anew.
-    """
-
-    def __init__(self, read: Callable[[], int], joules: float, span: int = 0) -> None:
-        self._read, self._joules, self._span = read, joules, span
-        self._last, self._counts = read(), 0
-        self.failed = False
-
-    def update(self) -> float:
-        """Read it; joules so far. A counter that fails once, or is read less than once a span, has missed some."""
-        try:
-            now = self._read()
-        except OSError:
-            self.failed = True
-            return self._counts * self._joules
-        begun_again = now < self._last
-        self._counts += now + max(self._span - self._last, 0) if begun_again else now - self._last
-        self._last = now
-        return self._counts * self._joules
-
-
-def gpu_counter(device: torch.device) -> Counter:
-    """That of one GPU, found by its UUID: NVML numbers them in another order than CUDA_VISIBLE_DEVICES.
-
-    Raises:
-        OSError: when it has none that can be read; a slice of a GPU (MIG) has none.
-    """
-    if device.type != "cuda":
-        raise OSError(f"a device {device.type} has no counter that is known here")
-    nvml, handle = ctypes.CDLL(_NVML), ctypes.c_void_p()
-    uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-    _check(nvml.nvmlInit_v2(), "nvmlInit")
-    _check(nvml.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(handle)), f"nvmlDeviceGetHandleByUUID {uuid}")
-    sliced, pending = ctypes.c_uint(), ctypes.c_uint()
-    if nvml.nvmlDeviceGetMigMode(handle, ctypes.byref(sliced), ctypes.byref(pending)) == 0 and sliced.value:
-        raise OSError("a slice of a GPU has no counter of its own")
-
-    def read() -> int:
-        millijoules = ctypes.c_ulonglong()
-        code = nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(millijoules))
-        _check(code, "nvmlDeviceGetTotalEnergyConsumption")
-        return millijoules.value
-
-    return Counter(read, 1e-3)
-
-
-def cpu_counters(powercap: Path) -> list[Counter]:
-    """Those of this machine's CPU packages; their parts (cores, graphics) and the whole platform would count twice.
-
-    Raises:
-        OSError: when there is none, or one cannot be read; usually only root may.
-    """
-    zones = sorted(powercap.glob("intel-rapl:*"))
-    packages = [zone for zone in zones if (zone / "name").read_text().startswith("package-")]
-    if not packages:
-        raise OSError(f"no CPU package in {powercap}")
-
-    def counter(package: Path) -> Counter:
-        return Counter(lambda: _number(package / "energy_uj"), 1e-6, _number(package / "max_energy_range_uj"))
-
-    return [counter(package) for package in packages]
 
 
 @dataclass(frozen=True)
@@ -304,15 +234,3 @@ def _some(number: int, thing: str) -> str:
 
 def _and(parts: Sequence[str | int]) -> str:
     return " and ".join(str(part) for part in parts if part)
-
-
-def _number(path: Path) -> int:
-    content = path.read_text()
-    if not content.strip().isdecimal():
-        raise OSError(f"{path} holds no number")
-    return int(content)
-
-
-def _check(code: int, call: str) -> None:
-    if code:
-        raise OSError(f"{call}: NVML's error {code}")

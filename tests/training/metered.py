@@ -10,8 +10,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from starcoder.training.checkpoint import Checkpoint, newest
+from starcoder.training.counters import Counter
 from starcoder.training.data import TokenDataModule
-from starcoder.training.energy import Counter, EnergyMeter
+from starcoder.training.energy import EnergyMeter
 from starcoder.training.module import StarCoderModule
 from starcoder.training.parallel import ShardedStrategy
 
