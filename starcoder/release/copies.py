@@ -1,0 +1,107 @@
+"""`starcoder copies`: how often a model writes down what it was trained on, word for word (the card's figure, §9)."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from starcoder import tokenizer as tokenizers
+from starcoder.errors import UserError
+from starcoder.evaluation.engines.local import weights_digest
+from starcoder.generation import Prompt, Sampling, check_vocabulary, sample_tokens
+from starcoder.model import StarCoder
+from starcoder.release.folder import local_folder
+from starcoder.release.verbatim import find_copies
+from starcoder.storage import atomic_file
+from starcoder.tokenizer import Tokenizer
+from starcoder.training.stream import Shards, open_shards
+
+
+def measure_copies(
+    model: str,
+    shards: list[Path],
+    output: Path,
+    samples: int = 1000,
+    max_new_tokens: int = 256,
+    temperature: float = 0.8,
+    top_p: float = 0.95,
+    n_tokens: int = 50,
+    seed: int = 0,
+) -> None:
+    """Count the completions that hold verbatim training data, for `starcoder card --measured`.
+
+    Each completion begins a new document, without a prompt: what is measured is what the model says by itself. A prompt
+    that stands in the training data would draw more copies. Temperature and top_p are those with which the paper draws
+    many completions of one prompt; the lower the temperature, the more of them are the same few.
+
+    Args:
+        model: folder of a model and its tokenizer, or a Hub repository.
+        shards: folders of the token shards that the model was trained on.
+        output: JSON file to write: the count, and every copy with its text and where it stands.
+        samples: number of completions.
+        max_new_tokens: longest completion in tokens.
+        temperature: what logits are divided by; 0 takes the likeliest token, and makes all completions one.
+        top_p: choose among the fewest likeliest tokens whose probabilities sum to this.
+        n_tokens: a copy has at least so many tokens in a row that stand so in one document.
+        seed: seed of the random choices.
+
+    Raises:
+        UserError: when model or shards are missing or do not belong together, or a number cannot be.
+    """
+    for option, number in (("samples", samples), ("n_tokens", n_tokens)):
+        if number < 1:
+            raise UserError(f"--{option} is {number}, below 1")
+    if not shards:
+        raise UserError("--shards names no folder")
+    if output.is_dir():
+        raise UserError(f"--output {output} is a folder: name a file")
+    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    folder = local_folder(model)
+    tokenizer = tokenizers.load(folder)
+    data = [_open(location, tokenizer) for location in shards]
+    network = StarCoder.from_pretrained(folder)
+    check_vocabulary(network, tokenizer)
+    longest = min(max_new_tokens, network.config.context_length - 1)
+    if n_tokens > longest:
+        raise UserError(f"no completion has {n_tokens} tokens: max_new_tokens and the context allow {longest}")
+    weights = weights_digest(network)
+    method = (
+        f"completions of at most {longest} tokens that begin a new document, without a prompt, at temperature "
+        f"{temperature:g}, top_p {top_p:g} and seed {seed}; a match has {n_tokens} tokens or more in a row that stand "
+        f"so in one document of the training data; weights {weights[:12]}, token shards "
+        + ", ".join(f"{each.digest[:12]} of {each.n_tokens:,} tokens" for each in data)
+    )
+    completions = _sample(network, tokenizer, samples, sampling)
+    copies = find_copies(completions, data, n_tokens)
+    most = max((copy.tokens for copy in copies), default=0)
+    content = {
+        "weights": weights,
+        "shards": {each.location: each.digest for each in data},
+        "verbatim": {"samples": samples, "matches": len(copies), "method": method},
+        "longest": most,
+        "copies": [asdict(copy) | {"text": tokenizer.decode(copy.of(completions))} for copy in copies],
+    }
+    with atomic_file(output) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n")  # ASCII: a text may end within a character
+    print(f"{len(copies):,} of {samples:,} completions copy {n_tokens} tokens or more; the longest copy has {most:,}")
+    print(f"wrote {output}")
+
+
+def _open(location: Path, tokenizer: Tokenizer) -> Shards:
+    if not location.is_dir():
+        raise UserError(f"{location} is no folder of token shards; those behind a URL must be fetched first")
+    shards = open_shards(location, tokenizer)
+    if not shards.n_tokens:
+        raise UserError(f"the shards {location} hold no tokens")
+    return shards
+
+
+def _sample(model: StarCoder, tokenizer: Tokenizer, samples: int, sampling: Sampling) -> list[list[int]]:
+    """The completions of nothing, each with random numbers of its own."""
+    prompt = Prompt((), [(sampling.seed, number) for number in range(samples)])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    found = sample_tokens(model.to(device), [prompt], sampling, tokenizer.vocab_size)
+    ended = tqdm(found, "completions", total=samples, disable=None)
+    return [sample.ids for sample in sorted(ended, key=lambda sample: sample.sample)]
