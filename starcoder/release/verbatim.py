@@ -26,8 +26,8 @@ from starcoder.training.stream import Shards
 Hashes = NDArray[np.uint64]
 
 _BASE = 0x9E3779B97F4A7C15
-_BLOCK = 2**15  # tokens that are searched at a time: a processor's cache holds their hashes
-_SIEVE = np.uint64(64 - 22)  # the leading bits of a hash, all but so many, tell nearly always that it is not wanted
+_BLOCK = 2**17  # tokens that are searched at a time
+_SIEVE = np.uint64(64 - 24)  # the leading 24 bits of a hash tell nearly always that it is not wanted
 _HEADER = 12  # bytes before the ids in a chunk
 
 
