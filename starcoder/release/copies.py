@@ -85,7 +85,8 @@ def measure_copies(
     }
     with atomic_file(output) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n")  # ASCII: a text may end within a character
-    print(f"{len(copies):,} of {samples:,} completions copy {n_tokens} tokens or more; the longest copy has {most:,}")
+    longest_copy = f"; the longest copy has {most:,}" if copies else ""
+    print(f"{len(copies):,} of {samples:,} completions copy {n_tokens} tokens or more{longest_copy}")
     print(f"wrote {output}")
 
 
