@@ -29,6 +29,10 @@ COMMANDS = {
         "starcoder.release.export:export",
         "save a training checkpoint as a folder that other programs load (§9)",
     ),
+    "copies": (
+        "starcoder.release.copies:measure_copies",
+        "count the completions that copy training data verbatim (§9)",
+    ),
     "card": ("starcoder.release.card:write_card", "write a release's model card from what its training left (§9)"),
     "generate": ("starcoder.generation:complete", "complete a prompt; with --suffix, fill in the middle"),
     "serve": ("starcoder.serving.serve:serve", "answer OpenAI's clients: completion and infilling over HTTP"),
