@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 from starcoder.errors import UserError
 from starcoder.release.record import read_measurements
+from starcoder.training import energy
 from starcoder.training.energy import FILE, EnergyMeter, Start, method, read_starts, to_json
 from starcoder.training.metrics import read_metrics
 from starcoder.training.recipe import merged
