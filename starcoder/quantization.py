@@ -26,6 +26,7 @@ M = TypeVar("M", bound=StarCoder)
 
 _ONEDNN: Any = torch.ops.onednn
 _MOST = 127
+_TINY = torch.finfo(torch.float32).tiny  # for a row of nothing
 _ZERO = 128  # oneDNN is fast with unsigned activations: 128 stands for 0
 
 
@@ -57,21 +58,25 @@ class _Int8(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.scale = (weight.abs().amax(1) / _MOST).clamp(min=torch.finfo(torch.float32).tiny)  # (N,)
-        self.weight = (weight / self.scale.unsqueeze(1)).round_().to(torch.int8)  # (N, C)
+        largest = weight.abs().amax(1, keepdim=True).clamp(min=_TINY)  # (N, 1)
+        self.scale = largest.squeeze(1) / _MOST
+        self.weight = (weight * (_MOST / largest)).round_().to(torch.int8)  # (N, C)
         self.packed = _ONEDNN.qlinear_prepack(self.weight, None)
         self.no_zero_points = torch.zeros(len(weight), dtype=torch.int32)
+        self.half_up = torch.tensor(_ZERO + 0.5)
 
-    def product(self, x: Tensor) -> Tensor:
+    def product(self, x: Tensor, bias: Tensor) -> Tensor:
         """Map x (…, C) in fp32 to (…, N)."""
         rows = x.reshape(-1, x.size(-1))  # (M, C)
-        scale = (rows.abs().amax(1, keepdim=True) / _MOST).clamp_(min=torch.finfo(torch.float32).tiny)  # (M, 1)
-        bytes_ = (rows / scale).round_().add_(_ZERO).to(torch.uint8)
-        out: Tensor = _ONEDNN.qlinear_pointwise(
-            bytes_, 1.0, _ZERO, self.packed, self.scale, self.no_zero_points,
+        largest = torch.linalg.vector_norm(rows, torch.inf, 1, keepdim=True).clamp_(min=_TINY)  # (M, 1)
+        rounded = torch.addcmul(self.half_up, rows, _MOST / largest).to(
+            torch.uint8
+        )  # which cuts what is behind the point
+        sums = _ONEDNN.qlinear_pointwise(
+            rounded, 1.0, _ZERO, self.packed, self.scale, self.no_zero_points,
             None, 1.0, 0, torch.float32, "none", [], "",
-        ).mul_(scale)  # fmt: skip
-        return out.view(*x.shape[:-1], -1)
+        )  # fmt: skip
+        return torch.addcmul(bias, sums, largest, value=1 / _MOST).view(*x.shape[:-1], -1)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         if fn(self.scale[:0]).device != self.scale.device:
@@ -92,7 +97,7 @@ class Int8Linear(_Int8):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (…, C) to (…, N)."""
-        return self.product(x).add_(self.bias)
+        return self.product(x, self.bias)
 
 
 class Int8Table(_Int8):
@@ -100,6 +105,7 @@ class Int8Table(_Int8):
 
     def __init__(self, table: TokenTable) -> None:
         super().__init__(table.weight)
+        self.no_bias = torch.tensor(0.0)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (…) to their vectors (…, C)."""
@@ -107,7 +113,7 @@ class Int8Table(_Int8):
 
     def logits(self, x: Tensor) -> Tensor:
         """Map hidden states (…, C) to (…, V)."""
-        return self.product(x)
+        return self.product(x, self.no_bias)
 
     def floats(self) -> Tensor:
         """The table (V, C) in fp32."""
