@@ -70,7 +70,8 @@ def write_card(
     for option, name in (("repo", repo), ("base", base)):
         if name is not None and not _REPOSITORY.fullmatch(name):
             raise UserError(f"--{option} {name} is no name on the Hub: it is OWNER/NAME")
-    config, stored, vocabulary = read_config(folder), Stored.read(folder), tokenizers.load(folder)
+    config, vocabulary = read_config(folder), tokenizers.load(folder)
+    stored = Stored.read(folder, config)
     weights = weights_digest(cast(nn.Module, stored))  # which asks for nothing but parameters
     training = read_training(run, config, vocabulary.digest, stored) if run else None
     shards = training.shards if training else None
@@ -88,7 +89,7 @@ def write_card(
         "config": config,
         "n_params": _count(config.n_params),
         "dtype": stored.dtype,
-        "size": f"{sum(file.stat().st_size for file in folder.glob('*.safetensors')) / 1e6:,.1f} MB",
+        "size": f"{stored.n_bytes / 1e6:,.1f} MB",
         "new_tokens": min(32, config.context_length // 4),
         "licence": licence,
         "own_licence": licence.metadata["license"] == "other",

@@ -2,7 +2,6 @@
 
 import json
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -11,20 +10,18 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict_loader import load
 
 from starcoder.errors import UserError, one_line
 from starcoder.model import StarCoderConfig
+from starcoder.release.export import open_trained
+from starcoder.release.folder import read_weights
+from starcoder.release.weights import Weights
 from starcoder.training.checkpoint import complete, read_meta
 from starcoder.training.energy import FILE
 from starcoder.training.metrics import read_metrics
 from starcoder.training.stream import Shards, open_shards
 
-_TELLING = "transformer.ln_f.weight"
-"""A small parameter that every step changes: it tells the checkpoints of a run apart."""
 _LOSSES = ("train_loss", "val_loss")
 _CONFIGS = ("config.yaml", "version_*/config.yaml", "*/config.yaml", "*/version_*/config.yaml")
 _MEASUREMENTS = {"energy": {"kwh"}, "verbatim": {"samples", "matches"}, "pii": {"samples", "matches"}}
@@ -32,37 +29,32 @@ _MEASUREMENTS = {"energy": {"kwh"}, "verbatim": {"samples", "matches"}, "pii": {
 
 @dataclass(frozen=True)
 class Stored:
-    """The parameters in a folder of safetensors, mapped from disk and not copied."""
+    """The weights of a release, mapped from disk and not copied."""
 
-    tensors: Mapping[str, Tensor]
+    weights: Weights
 
     @classmethod
-    def read(cls, folder: Path) -> "Stored":
-        """Map every file.
+    def read(cls, folder: Path, config: StarCoderConfig) -> "Stored":
+        """Find those in `folder`, which are of the shape `config`.
 
         Raises:
-            UserError: when there is none, or one is damaged.
+            UserError: when they are missing, damaged, or of another shape.
         """
-        tensors: dict[str, Tensor] = {}
-        for file in sorted(folder.glob("*.safetensors")):
-            try:
-                with safe_open(file, framework="pt") as weights:
-                    tensors |= {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118
-            except (SafetensorError, OSError) as error:
-                raise UserError(f"{file} is damaged: {one_line(error)}") from None
-        tensors.pop("lm_head.weight", None)
-        if _TELLING not in tensors:
-            raise UserError(f"{folder} holds no weights of a model")
-        return cls(tensors)
+        return cls(read_weights(folder, config))
 
     @property
     def dtype(self) -> str:
         """The type of the numbers, such as `bfloat16`."""
-        return str(self.tensors[_TELLING].dtype).removeprefix("torch.")
+        return str(self.weights.specs["transformer.wte.weight"].dtype).removeprefix("torch.")
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all numbers."""
+        return sum(spec.nbytes for spec in self.weights.specs.values())
 
     def named_parameters(self) -> list[tuple[str, Tensor]]:
         """As a module has them."""
-        return list(self.tensors.items())
+        return [(name, self.weights.read(name)) for name in self.weights.specs]
 
 
 @dataclass(frozen=True)
@@ -199,21 +191,26 @@ def _checkpoints(run: Path, recipe: Mapping[str, Any]) -> list[Path]:
 
 
 def _matching(checkpoints: Sequence[Path], stored: Stored, run: Path) -> Path:
-    for checkpoint in checkpoints:
-        if _holds(checkpoint, stored.tensors[_TELLING]):
-            return checkpoint
-    raise UserError(f"no checkpoint of {run} holds the released weights: name the run that made them")
+    found = [checkpoint for checkpoint in checkpoints if _holds(checkpoint, stored.weights)]
+    if not found:
+        raise UserError(f"no checkpoint of {run} holds the released weights: name the run that made them")
+    if len(found) > 1:
+        raise UserError(
+            f"{found[0]} and {found[1]} hold the same weights in {stored.dtype}: move the one away that was not released"
+        )
+    return found[0]
 
 
-def _holds(checkpoint: Path, released: Tensor) -> bool:
-    wanted = {f"model.{_TELLING}": torch.empty(released.shape)}
+def _holds(checkpoint: Path, released: Weights) -> bool:
+    """Whether all weights are the same; the small ones are read first, since one that differs is enough."""
+    names = sorted(released.specs, key=lambda name: released.specs[name].numel())
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as is meant
-            load({"state_dict": wanted}, checkpoint_id=checkpoint, no_dist=True)
-    except (CheckpointException, RuntimeError, ValueError, OSError):  # of another shape, or damaged
+        trained = open_trained(checkpoint).weights
+        return trained.specs.keys() == released.specs.keys() and all(
+            torch.equal(trained.read(name).to(released.specs[name].dtype), released.read(name)) for name in names
+        )
+    except UserError:  # of another shape, or damaged
         return False
-    return torch.equal(wanted[f"model.{_TELLING}"].to(released.dtype), released)
 
 
 def _shape(config: StarCoderConfig) -> StarCoderConfig:

@@ -19,6 +19,7 @@ import yaml
 from huggingface_hub import ModelCard, constants, parse_eval_result_entries
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from markdown_it import MarkdownIt
+from safetensors.torch import load_file, save_file
 
 from starcoder import tokenizer as tokenizers
 from starcoder.cli import main
@@ -330,13 +331,33 @@ def test_a_card_that_was_edited_stays(chain: Chain) -> None:
     assert "mine" not in card.read_text()
 
 
-def test_checkpoints_of_the_run_are_told_apart(chain: Chain, tiny: Tiny, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_checkpoints_of_the_run_are_told_apart(chain: Chain, tiny: Tiny, tmp_path: Path, dtype: str) -> None:
     earlier = tmp_path / "earlier"
-    export(chain.run / "checkpoints" / "step-00000004", tiny.tokenizer, earlier)
+    export(chain.run / "checkpoints" / "step-00000004", tiny.tokenizer, earlier, dtype=dtype)
     write_card(earlier, run=chain.run)
     assert dict(rendered(earlier).table(0))["optimizer steps"] == "4"
+
+
+def test_weights_of_no_checkpoint_or_of_two_are_refused(chain: Chain, tiny: Tiny, tmp_path: Path) -> None:
     save(StarCoder(StarCoderConfig.preset("smoke", **SHAPE)), tmp_path / "other", tokenizers.load(tiny.tokenizer))
     refused(tmp_path / "other", "no checkpoint", "holds the released weights", run=chain.run)
+    run = Path(shutil.copytree(chain.run, tmp_path / "run"))
+    checkpoints = run / "checkpoints"
+    shutil.copytree(checkpoints / f"step-{STEPS:08d}", checkpoints / "step-00000008")
+    refused(chain.model, f"step-{STEPS:08d}", "step-00000008", "the same weights in float32", run=run)
+    for shard in (checkpoints / "step-00000008").glob("*.distcp"):
+        shard.write_bytes(b"0")
+    write_card(chain.model, run=run)
+
+
+def test_weights_are_those_that_the_index_names(chain: Chain) -> None:
+    path = report(chain, task("humaneval", "HumanEval", {"": 0.3}))
+    tensors = load_file(chain.model / "model.safetensors")
+    save_file({f"adapter.{name}": tensor for name, tensor in tensors.items()}, chain.model / "adapter.safetensors")
+    write_card(chain.model, run=chain.run, report=path)
+    n_bytes = 4 * StarCoderConfig.preset("smoke", **SHAPE).n_params
+    assert f"stored as float32, {n_bytes / 1e6:,.1f} MB." in (chain.model / "README.md").read_text()
 
 
 def test_other_folders_are_refused(chain: Chain, tiny: Tiny, tmp_path: Path) -> None:
