@@ -23,7 +23,7 @@ from starcoder.evaluation.results import Results
 from starcoder.evaluation.tables import cells, escaped, heading, markdown
 from starcoder.release.dataset import corpus_facts, languages_table, read_corpus
 from starcoder.release.folder import read_config
-from starcoder.release.licences import OPENRAIL_TEXT, RESTRICTIONS, Licence, choose, is_starcoder
+from starcoder.release.licences import OPENRAIL_TEXT, RESTRICTIONS, Licence, choose, on_hub
 from starcoder.release.record import Stored, Training, read_measurements, read_training
 from starcoder.release.results import eval_results, model_index, read_results
 from starcoder.storage import atomic_file
@@ -82,6 +82,7 @@ def write_card(
         figures |= read_measurements([training.energy], weights)
     bases = [start for start in (base, training and training.base) if start]
     licence = choose(license, training is not None, bases, summary["train"]["licenses"] if summary else (), folder)
+    repository = base or (training and training.base and on_hub(training.base)) or None
     name = repo or folder.resolve().name
     facts = {
         "title": escaped(name.rpartition("/")[2]),
@@ -95,13 +96,14 @@ def write_card(
         "own_licence": licence.metadata["license"] == "other",
         "openrail_text": OPENRAIL_TEXT,
         "restrictions": RESTRICTIONS,
-        **_training_facts(training, bases),
+        "base": _base(repository, bases),
+        **_training_facts(training),
         "corpus": corpus_facts(summary) if summary else None,
         "languages": languages_table(summary, shards),
         "evaluation": _evaluation(results) if results else None,
         **_figures(figures),
     }
-    metadata = _metadata(name, licence, bases, facts["fim_rate"], results)
+    metadata = _metadata(name, licence, repository, facts["fim_rate"], results)
     files = {folder / CARD: f"---\n{metadata.to_yaml()}\n---\n\n{_render(facts)}"}
     for task, entries in (eval_results(results) if results else {}).items():
         files[folder / RESULTS / f"{task}.yaml"] = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)
@@ -155,7 +157,7 @@ def _render(facts: Mapping[str, Any]) -> str:
 
 
 def _metadata(
-    name: str, licence: Licence, bases: Sequence[str], fim_rate: float | None, results: Results | None
+    name: str, licence: Licence, base: str | None, fim_rate: float | None, results: Results | None
 ) -> ModelCardData:
     """What the Hub reads at the top of the card."""
     index = model_index(results) if results else []
@@ -163,7 +165,7 @@ def _metadata(
         language="code",
         library_name="transformers",
         pipeline_tag="text-generation",
-        base_model=bases[0] if bases and _is_on_hub(bases) else None,
+        base_model=base,
         tags=["code", "gpt_bigcode", "starcoder", *["fill-in-the-middle"] * bool(fim_rate)],
         model_name=name.rpartition("/")[2] if index else None,
         eval_results=index or None,
@@ -171,15 +173,20 @@ def _metadata(
     )
 
 
-def _is_on_hub(bases: Sequence[str]) -> bool:
-    """Whether the first is a repository, as far as that is known without asking: a folder may have such a name, too."""
-    return is_starcoder(bases[0]) or len(bases) > 1
+def _base(repository: str | None, bases: Sequence[str]) -> str:
+    """Which weights training went on from, so that nobody takes a folder for a repository of the same name."""
+    if repository:
+        return f"of [{escaped(repository)}](https://huggingface.co/{repository})"
+    if not bases:
+        return ""
+    folder = Path(bases[0])
+    if _REPOSITORY.fullmatch(bases[0]) and not folder.is_dir():
+        return f"of {escaped(bases[0])}, a repository on the Hub or a folder"
+    return f"in a folder named {escaped(folder.resolve().name)}, no repository on the Hub as far as is recorded"
 
 
-def _training_facts(training: Training | None, bases: Sequence[str]) -> dict[str, Any]:
+def _training_facts(training: Training | None) -> dict[str, Any]:
     facts: dict[str, Any] = {"training": training, "fim_rate": None, "mix_known": False}
-    name = bases[0] if bases else ""
-    facts["base"] = escaped(name if _REPOSITORY.fullmatch(name) else Path(name).name)
     if training is None:
         return facts
     devices = "one device" if training.devices == 1 else f"{training.devices} devices"

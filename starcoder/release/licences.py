@@ -2,16 +2,20 @@
 
 Who trains from scratch on permissive code is free to choose; Apache-2.0 is the default because it is permissive, like
 the code that the model learned from, and grants patents, too. What grows out of StarCoder's weights keeps BigCode's
-OpenRAIL-M: the licence itself demands that its restrictions of use are passed on.
+OpenRAIL-M: the licence itself demands that its restrictions of use are passed on. So does whatever grows out of weights
+under any other licence that asks for more than attribution.
 """
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 
 from starcoder.errors import UserError, one_line
 
@@ -36,10 +40,18 @@ RESTRICTIONS = (
     "to give medical advice",
 )
 """Some of what Attachment A forbids, in short; the text of the licence is what holds."""
-_STARCODER = re.compile(
-    r"bigcode/(?:starcoder(?:base|plus)?(?:-\w+)*|tiny_starcoder_py)|HuggingFaceH4/starchat-(?:alpha|beta)",
-    re.IGNORECASE,
-)
+_PERMISSIVE = """
+afl-3.0 apache-2.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0
+cc0-1.0 ecl-2.0 isc mit ncsa pddl postgresql unlicense wtfpl zlib
+"""
+_FREE = frozenset(_PERMISSIVE.split())
+"""What derives from weights under one of these may have another licence; any other one stays."""
+_RELEASED = {
+    re.compile(r"bigcode/(?:tiny_)?starcoder[\w.-]*|HuggingFaceH4/starchat[\w.-]*", re.IGNORECASE): OPENRAIL,
+    re.compile(r"bigcode/(?:gpt_bigcode-)?santacoder[\w.-]*", re.IGNORECASE): "codeml-openrail-m-0.1",
+}
+"""Licences of BigCode's weights, and of assistants made of them, by the repository's name on the Hub."""
+_CACHED = re.compile(r".*[/\\]models--([\w.-]+?)--([\w.-]+)[/\\]snapshots[/\\][^/\\]+[/\\]?")
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _FRONT_MATTER = re.compile(r"\A\s*---\r?\n(.*?)\r?\n---", re.DOTALL)
 
@@ -51,10 +63,12 @@ class Licence:
     Args:
         id: the Hub's identifier, or a name of one's own.
         inherited: whether the weights that training started from leave no other choice.
+        complete: whether the licence of those weights, if there are any, is known.
     """
 
     id: str
     inherited: bool = False
+    complete: bool = True
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -91,21 +105,20 @@ def choose(
     Raises:
         UserError: when the choice is not free, nothing decides it, or the text of the licence is missing.
     """
-    inherited = [license for base in bases if (license := _licence_of(base))]
-    if OPENRAIL in inherited:
-        if wanted not in (None, OPENRAIL):
-            raise UserError(
-                f"--license {wanted} cannot be: the weights come from {bases[0]}, whose {OPENRAIL} must be passed on"
-            )
-        return Licence(OPENRAIL, inherited=True)
+    inherited = [(base, license) for base in bases for license in _licences_of(base)]
+    kept = [(base, license) for base, license in inherited if license not in _FREE]
+    for base, license in kept:
+        if wanted not in (None, license):
+            raise UserError(f"the licence cannot be {wanted}: what derives from {base} stays under {license}")
+        wanted = license
     if wanted is not None:
-        return _named(wanted, folder)
+        return replace(_named(wanted, folder), inherited=bool(kept), complete=bool(inherited) or not bases)
     if not trained:
         raise UserError("name --run, the training run that made the weights, or their licence with --license")
     if bases:
         if not inherited:
             raise UserError(f"the licence of {bases[0]}, from which training started, is not known: name --license")
-        return _named(inherited[0], folder)
+        return _named(inherited[0][1], folder)
     if private := sorted({part for name in corpus_licences for part in re.findall(r"LicenseRef-[\w.-]+", name)}):
         raise UserError(f"the corpus holds code under {', '.join(private)}: name the weights' licence with --license")
     return Licence(DEFAULT)
@@ -125,27 +138,52 @@ def front_matter(readme: Path) -> dict[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def is_starcoder(name: str) -> bool:
-    """Whether that is the name on the Hub of weights that BigCode released as StarCoder, or of an assistant of them."""
-    return _STARCODER.fullmatch(name) is not None
+def on_hub(base: str) -> str | None:
+    """The repository that a name is without doubt: one that BigCode released, or one in the cache of the Hub's client.
+
+    Any other OWNER/NAME may be a folder, too.
+    """
+    if cached := _CACHED.fullmatch(base):
+        return "/".join(cached.groups())
+    return base if _released(base) else None
 
 
-def _licence_of(base: str) -> str | None:
-    if is_starcoder(base):
-        return OPENRAIL
+def _released(name: str) -> str | None:
+    return next((license for pattern, license in _RELEASED.items() if pattern.fullmatch(name)), None)
+
+
+def _licences_of(base: str) -> list[str]:
+    """Those of the weights in a repository or folder, as its name or its card tells; none when nothing does."""
+    name = on_hub(base) or "/".join(Path(base).parts[-2:])  # a folder may be called like what it was downloaded from
+    if known := _released(name):
+        return [known]
+    metadata = _card_of(base)
+    if passed_on := [license for each in _texts(metadata.get("base_model")) if (license := _released(each))]:
+        return passed_on
+    licences = _texts(metadata.get("license"))
+    if licences == ["other"]:
+        licences = _texts(metadata.get("license_name")) or licences
+    return [each.lower() for each in licences if each != "unknown"]
+
+
+def _card_of(base: str) -> dict[str, Any]:
+    """The metadata of the card in a folder, or of a repository in the cache of the Hub's client."""
     readme = Path(base) / "README.md"
-    metadata = front_matter(readme) if readme.is_file() else {}
-    ancestors = metadata.get("base_model") or []
-    if any(is_starcoder(str(name)) for name in ([ancestors] if isinstance(ancestors, str) else ancestors)):
-        return OPENRAIL
-    license = metadata.get("license_name") if metadata.get("license") == "other" else metadata.get("license")
-    return license if isinstance(license, str) else None
+    with suppress(HFValidationError):  # of the path of a folder
+        if not readme.is_file() and isinstance(cached := try_to_load_from_cache(base, readme.name), str):
+            readme = Path(cached)
+    return front_matter(readme) if readme.is_file() else {}
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts in a list, or the one that stands for a list."""
+    return [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
 
 
 def _named(name: str, folder: Path) -> Licence:
     if name not in HUB_IDS:
         if not _NAME.fullmatch(name):
-            raise UserError(f"--license {name} is no licence's name: write it in lower case, such as {DEFAULT}")
+            raise UserError(f"{name} is no licence's name: write it in lower case, such as {DEFAULT}")
         if not (folder / "LICENSE").is_file():
-            raise UserError(f"--license {name} is unknown to the Hub: put its text into {folder / 'LICENSE'}")
+            raise UserError(f"the licence {name} is unknown to the Hub: put its text into {folder / 'LICENSE'}")
     return Licence(name)

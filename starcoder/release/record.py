@@ -196,7 +196,7 @@ def _matching(checkpoints: Sequence[Path], stored: Stored, run: Path) -> Path:
         raise UserError(f"no checkpoint of {run} holds the released weights: name the run that made them")
     if len(found) > 1:
         raise UserError(
-            f"{found[0]} and {found[1]} hold the same weights in {stored.dtype}: move the one away that was not released"
+            f"{found[0]} and {found[1]} hold the same weights in {stored.dtype}: move away what was not released"
         )
     return found[0]
 

@@ -34,7 +34,7 @@ from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.release.card import write_card
 from starcoder.release.export import export
 from starcoder.release.folder import save
-from starcoder.release.licences import DEFAULT, OPENRAIL, choose
+from starcoder.release.licences import DEFAULT, OPENRAIL, Licence, choose
 from starcoder.release.results import DATASETS
 from starcoder.training.energy import Start
 from starcoder.training.energy import to_json as to_kwh
@@ -433,7 +433,7 @@ def test_a_recipe_without_infilling_has_no_example_of_it(chain: Chain, tmp_path:
     assert "fill-in-the-middle" not in card.data.to_dict()["tags"]
 
 
-@pytest.mark.parametrize("base", ["bigcode/starcoderbase", "bigcode/starcoderbase-1b", "bigcode/tiny_starcoder_py"])
+@pytest.mark.parametrize("base", ["bigcode/starcoderbase-1b", "bigcode/tiny_starcoder_py", "bigcode/starcoder2-15b"])
 def test_what_derives_from_starcoder_keeps_its_licence(chain: Chain, base: str) -> None:
     refused(chain.model, base, OPENRAIL, run=chain.run, base=base, license="mit")
     write_card(chain.model, run=chain.run, base=base)
@@ -461,6 +461,7 @@ def test_licences_pass_from_folder_to_folder(tmp_path: Path) -> None:
     ):
         (base / "README.md").write_text(f"---\n{metadata}\n---\n# base\n")
         assert choose(None, True, [str(base)], (), tmp_path).id == expected
+        assert choose(None, True, [str(base), "bigcode/starcoder"], (), tmp_path).id == OPENRAIL
     with pytest.raises(UserError, match="LicenseRef-Own"):
         choose(None, True, [], ["MIT", "LicenseRef-Own AND MIT"], tmp_path)
     with pytest.raises(UserError, match="LICENSE"):
@@ -469,6 +470,107 @@ def test_licences_pass_from_folder_to_folder(tmp_path: Path) -> None:
     assert choose("our-terms", True, [], (), tmp_path).metadata["license_name"] == "our-terms"
     with pytest.raises(UserError, match="no licence's name"):
         choose("Our Terms", True, [], (), tmp_path)
+
+
+@pytest.mark.parametrize("license", ["gpl-3.0", "cc-by-nc-4.0", "openrail", "CC-BY-SA-4.0", "[mit, gpl-3.0]"])
+def test_a_licence_that_asks_for_more_than_attribution_stays(tmp_path: Path, license: str) -> None:
+    (tmp_path / "README.md").write_text(f"---\nlicense: {license}\n---\n# base\n")
+    kept = choose(None, True, [str(tmp_path)], (), tmp_path)
+    assert kept.inherited
+    assert kept.id == license.strip("[]").split()[-1].lower()
+    assert choose(kept.id, True, [str(tmp_path)], (), tmp_path) == kept
+    with pytest.raises(UserError, match=f"cannot be mit: what derives from {tmp_path} stays under {kept.id}"):
+        choose("mit", True, ["foo/bar", str(tmp_path)], (), tmp_path)
+    with pytest.raises(UserError, match=f"cannot be {kept.id}: what derives from bigcode/starcoder stays"):
+        choose(None, True, [str(tmp_path), "bigcode/starcoder"], (), tmp_path)
+
+
+@pytest.mark.parametrize("license", ["mit", "apache-2.0", "bsd-3-clause"])
+def test_a_permissive_licence_may_be_replaced(tmp_path: Path, license: str) -> None:
+    (tmp_path / "README.md").write_text(f"---\nlicense: {license}\n---\n# base\n")
+    assert choose("gpl-3.0", True, [str(tmp_path)], (), tmp_path) == Licence("gpl-3.0")
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "{}/hub/models--bigcode--starcoderbase-1b/snapshots/abc",
+        "{}/hub/models--bigcode--starcoder2-15b/snapshots/abc/",
+        "{}/downloads/bigcode/starcoderplus",
+        "HuggingFaceH4/starchat-beta",
+    ],
+)
+def test_weights_of_bigcode_are_known_wherever_they_lie(tmp_path: Path, base: str) -> None:
+    with pytest.raises(UserError, match=f"cannot be mit: .* stays under {OPENRAIL}"):
+        choose("mit", True, [base.format(tmp_path)], (), tmp_path)
+    assert choose(None, True, [base.format(tmp_path)], (), tmp_path) == Licence(OPENRAIL, inherited=True)
+
+
+@pytest.mark.parametrize("base", ["bigcode/santacoder", "bigcode/gpt_bigcode-santacoder"])
+def test_what_derives_from_santacoder_keeps_another_openrail(tmp_path: Path, base: str) -> None:
+    with pytest.raises(UserError, match=r"cannot be mit: .* stays under codeml-openrail-m-0\.1"):
+        choose("mit", True, [base], (), tmp_path)
+    with pytest.raises(UserError, match=r"put its text into .*LICENSE"):
+        choose(None, True, [base], (), tmp_path)
+    (tmp_path / "LICENSE").write_text("CodeML OpenRAIL-M 0.1\n")
+    assert choose(None, True, [base], (), tmp_path).metadata["license_name"] == "codeml-openrail-m-0.1"
+
+
+def test_the_card_of_a_repository_is_read_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--ada--coder"
+    (snapshot := repository / "snapshots" / "abc").mkdir(parents=True)
+    (snapshot / "README.md").write_text("---\nlicense: gpl-3.0\n---\n")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    assert choose(None, True, ["ada/coder"], (), tmp_path).id == "gpl-3.0"
+
+
+def begun(chain: Chain, folder: Path, base: Path | str) -> Path:
+    """A copy of the run that says to have started from `base`."""
+    run = Path(shutil.copytree(chain.run, folder))
+    recipe = run / "metrics" / "version_0" / "config.yaml"
+    content = yaml.safe_load(recipe.read_text())
+    content["model"]["init_from"] = str(base) if isinstance(base, Path) else yaml.safe_load(base)
+    recipe.write_text(yaml.safe_dump(content))
+    return run
+
+
+def test_a_folder_is_not_taken_for_a_repository_of_the_same_name(chain: Chain, tmp_path: Path) -> None:
+    (base := tmp_path / "starcoderbase").mkdir()
+    run = begun(chain, tmp_path / "run", base)
+    refused(chain.model, "the licence of", "is not known", run=run)
+    write_card(chain.model, run=run, license="mit")
+    card = ModelCard.load(chain.model / "README.md")
+    assert "the weights in a folder named starcoderbase, no repository on the Hub as far as is recorded;" in card.text
+    assert "under which licence the weights are from which training went on is not recorded." in missing(card.text)
+    assert "base_model" not in card.data.to_dict()
+    (base / "README.md").write_text("---\nlicense: gpl-3.0\n---\n")
+    write_card(chain.model, run=run)
+    card = ModelCard.load(chain.model / "README.md")
+    assert card.data.to_dict()["license"] == "gpl-3.0"
+    assert "stays with what derives from them" in card.text
+    assert not any("under which licence" in line for line in missing(card.text))
+
+
+@pytest.mark.parametrize(
+    ("base", "named", "words"),
+    [
+        (
+            "/x/models--bigcode--starcoderbase-1b/snapshots/abc",
+            "bigcode/starcoderbase-1b",
+            "of bigcode/starcoderbase-1b;",
+        ),
+        ("bigcode/starcoderbase", "bigcode/starcoderbase", "of bigcode/starcoderbase;"),
+        ("ada/coder", None, "of ada/coder, a repository on the Hub or a folder;"),
+    ],
+)
+def test_repositories_are_named_where_they_are_known(
+    chain: Chain, tmp_path: Path, base: str, named: str | None, words: str
+) -> None:
+    write_card(chain.model, run=begun(chain, tmp_path / "run", base), license=OPENRAIL)
+    assert any(f"went on from the weights {words}" in text for text in rendered(chain.model).all("p"))
+    assert ModelCard.load(chain.model / "README.md").data.to_dict().get("base_model") == named
 
 
 @pytest.fixture
