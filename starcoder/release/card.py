@@ -40,7 +40,7 @@ def write_card(
     run: Path | None = None,
     corpus: Path | None = None,
     report: Path | None = None,
-    measured: list[Path] | None = None,
+    measured: list[Path] | Path | None = None,
     repo: str | None = None,
     base: str | None = None,
     license: str | None = None,
@@ -123,11 +123,11 @@ def is_edited(path: Path) -> bool:
     """Whether a file is anything else than what `sealed` made of a text."""
     content = path.read_bytes()
     found = _SEAL.search(content.decode(errors="replace"))
-    return found is None or sealed_text(content) != found[1]
+    return found is None or _digest_above(content) != found[1]
 
 
-def sealed_text(content: bytes) -> str:
-    """SHA-256 of all but the last line."""
+def _digest_above(content: bytes) -> str:
+    """SHA-256 of all lines but the last."""
     return hashlib.sha256(content[: content.rstrip(b"\n").rfind(b"\n") + 1]).hexdigest()
 
 

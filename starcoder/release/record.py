@@ -119,7 +119,7 @@ def read_training(run: Path, config: StarCoderConfig, tokenizer: str, stored: St
     )
 
 
-def read_measurements(paths: Sequence[Path], weights: str) -> dict[str, dict[str, Any]]:
+def read_measurements(paths: Sequence[Path] | Path, weights: str) -> dict[str, dict[str, Any]]:
     """What other tools measured of these weights: `energy`, and `verbatim` training code and `pii` in completions.
 
     Each file is a JSON object with one or more of those keys, and may say which `weights` it is about. Each of them has
@@ -129,7 +129,7 @@ def read_measurements(paths: Sequence[Path], weights: str) -> dict[str, dict[str
         UserError: when a file is missing or damaged, says something else, or says it twice.
     """
     found: dict[str, dict[str, Any]] = {}
-    for path in paths:
+    for path in [paths] if isinstance(paths, Path) else paths:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -178,6 +178,8 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     sections = ("model", "data", "trainer", "checkpoint")
     if not isinstance(recipe, dict) or not all(isinstance(recipe.get(section), dict) for section in sections):
         raise UserError(f"{path} is no recipe of `starcoder fit`: it lacks {', '.join(sections)}")
+    if not isinstance(base := recipe["model"].get("init_from"), str | None):
+        raise UserError(f"{path}: model.init_from is {base!r}, no folder or repository")
     return recipe
 
 
@@ -245,7 +247,7 @@ def _logged(folder: Path, step: int) -> dict[str, Any]:
         return _paced(rows) | {"losses": {name: float(row[name]) for row in rows for name in _LOSSES if name in row}}
     except UserError:
         return {}
-    except (LookupError, ValueError, TypeError):
+    except (LookupError, ValueError, TypeError, ArithmeticError):
         raise UserError(f"the metrics in {folder} are damaged") from None
 
 

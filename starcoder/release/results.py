@@ -61,7 +61,12 @@ def read_results(path: Path, weights: str) -> Results:
     Raises:
         UserError: when it is missing, damaged, of another version, or of something else than these weights.
     """
-    results = read_report(path)
+    try:
+        results = read_report(path)
+    except UserError as error:
+        if isinstance(error.__cause__, KeyError):
+            raise UserError(f"{path} is no report.json of `starcoder evaluate`: it lacks {error.__cause__}") from None
+        raise
     if results.engine.get("engine") == "references":
         raise UserError(f"{path} judges the benchmarks' own solutions, no model: evaluate the model")
     if results.engine.get("weights", weights) != weights:

@@ -126,6 +126,16 @@ def missing(text: str) -> list[str]:
     return re.findall(r"\*\*Missing:\*\* (.*)", text)
 
 
+def begun(chain: Chain, folder: Path, base: Path | str) -> Path:
+    """A copy of the run that says to have started from `base`."""
+    run = Path(shutil.copytree(chain.run, folder))
+    recipe = run / "metrics" / "version_0" / "config.yaml"
+    content = yaml.safe_load(recipe.read_text())
+    content["model"]["init_from"] = str(base) if isinstance(base, Path) else yaml.safe_load(base)
+    recipe.write_text(yaml.safe_dump(content))
+    return run
+
+
 def refused(folder: Path, *parts: str, **options: Any) -> None:
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with pytest.raises(UserError) as error:
@@ -267,6 +277,12 @@ def test_a_damaged_report_is_refused(chain: Chain, content: str) -> None:
     refused(chain.model, "report.json", run=chain.run, report=path)
 
 
+def test_a_report_of_something_else_is_named_so(chain: Chain) -> None:
+    path = chain.model.parent / "results.json"
+    path.write_text('{"loss": {}}')
+    refused(chain.model, "results.json is no report.json of `starcoder evaluate`", run=chain.run, report=path)
+
+
 def test_measured_figures_are_stated_with_their_method(chain: Chain) -> None:
     files = [chain.model.parent / "samples.json", chain.model.parent / "energy.json"]
     pii = {"samples": 1000, "matches": 4, "method": "regular expressions"}
@@ -278,6 +294,9 @@ def test_measured_figures_are_stated_with_their_method(chain: Chain) -> None:
     assert "Copied training code: 12 of 1,000 completions, 1.20% (50 tokens in a row | exact)." in items.all("li")
     assert "Personal data in completions: 4 of 1,000 completions, 0.40% (regular expressions)." in items.all("li")
     assert "Energy: 0.0125 kWh (the counters of the board)." in items.all("p")
+    for names in (str(files[1]), f"[{files[0]}, {files[1]}]"):
+        main(["card", str(chain.model), "--run", str(chain.run), "--measured", names])
+        assert "Energy: 0.0125 kWh" in (chain.model / "README.md").read_text()
 
 
 def test_the_energy_that_the_run_counted_is_found(chain: Chain, tmp_path: Path) -> None:
@@ -403,6 +422,13 @@ def test_hours_devices_and_losses_up_to_the_released_step(chain: Chain, tmp_path
     assert "Validation loss where it was last logged: 4.250 nats a token." in text
     (run / "metrics" / "version_0" / "metrics.csv").write_text("\n".join([header, "1,fast,,,,"]) + "\n")
     refused(chain.model, "metrics", "damaged", run=run, fresh=True)
+    for rates in ("0.01,200,0", "0.01,inf,100"):
+        (run / "metrics" / "version_0" / "metrics.csv").write_text("\n".join([header, f"1,{rates},,"]) + "\n")
+        refused(chain.model, "metrics", "damaged", run=run)
+
+
+def test_a_recipe_that_starts_from_no_name_is_refused(chain: Chain, tmp_path: Path) -> None:
+    refused(chain.model, "config.yaml: model.init_from is ['a']", run=begun(chain, tmp_path / "run", "[a]"))
 
 
 def test_tokens_of_earlier_epochs_count(chain: Chain, tmp_path: Path) -> None:
@@ -524,16 +550,6 @@ def test_the_card_of_a_repository_is_read_from_the_cache(tmp_path: Path, monkeyp
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc")
     assert choose(None, True, ["ada/coder"], (), tmp_path).id == "gpl-3.0"
-
-
-def begun(chain: Chain, folder: Path, base: Path | str) -> Path:
-    """A copy of the run that says to have started from `base`."""
-    run = Path(shutil.copytree(chain.run, folder))
-    recipe = run / "metrics" / "version_0" / "config.yaml"
-    content = yaml.safe_load(recipe.read_text())
-    content["model"]["init_from"] = str(base) if isinstance(base, Path) else yaml.safe_load(base)
-    recipe.write_text(yaml.safe_dump(content))
-    return run
 
 
 def test_a_folder_is_not_taken_for_a_repository_of_the_same_name(chain: Chain, tmp_path: Path) -> None:
