@@ -7,8 +7,6 @@ Shapes: T tokens of a prompt, N last positions, K likeliest tokens, V vocabulary
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,22 +100,18 @@ def last_logits(folder: Path, prompts: list[list[int]]) -> list[Tensor]:
     table, places = weights.read("transformer.wte.weight"), weights.read("transformer.wpe.weight")
     hidden = [(table[ids].float() + places[: len(ids)].float()).unsqueeze(0) for ids in prompts]  # (1, T, C)
     del table, places
-    for layer, block in enumerate(model.h):
-        with _present(block, weights, f"transformer.h.{layer}."):
-            hidden = [block(x) for x in hidden]
-    with _present(model.ln_f, weights, "transformer.ln_f."):
-        last = [model.ln_f(x[0, -POSITIONS:]) for x in hidden]  # (N, C)
+    block, norm = (module.to_empty(device="cpu") for module in (model.h[0], model.ln_f))
+    for layer in range(config.n_layer):  # all in the same memory: an allocator would not give back each block's own
+        _read_into(block, weights, f"transformer.h.{layer}.")
+        hidden = [block(x) for x in hidden]
+    _read_into(norm, weights, "transformer.ln_f.")
+    last = [norm(x[0, -POSITIONS:]) for x in hidden]  # (N, C)
     return list(torch.split(_head(torch.cat(last), weights), [len(x) for x in last]))
 
 
-@contextmanager
-def _present(module: nn.Module, weights: Weights, prefix: str) -> Iterator[None]:
-    """The weights of `module` are in memory meanwhile."""
-    module.to_empty(device="cpu")
+def _read_into(module: nn.Module, weights: Weights, prefix: str) -> None:
     for name, parameter in module.named_parameters():
         fill(parameter, lambda part, name=name: weights.read_part(prefix + name, part))  # type: ignore[misc]
-    yield
-    module.to("meta")
 
 
 def _head(x: Tensor, weights: Weights) -> Tensor:
