@@ -1,20 +1,31 @@
 """The trace against closed forms, and extrapolation from few blocks against all of them."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
 
 from starcoder.model import StarCoderConfig
 from starcoder.training.parallel import Checkpointing, activation_bytes
+from starcoder.training.planner import trace as tracing
 from starcoder.training.planner.ledger import Phase
-from starcoder.training.planner.trace import Layout, extrapolate, merge, run, trace
+from starcoder.training.planner.trace import Layout, extrapolate, merge, trace
 
 SMALL = StarCoderConfig(vocab_size=2048, context_length=256, n_layer=9, n_head=4, n_embd=256)
 PAPER = StarCoderConfig()
 FSDP = Layout(ranks=16, shard_size=16)
 HSDP = Layout(ranks=16, shard_size=4)
 ROOT = (2048 + 256 + 2) * 256  # parameters of embedding, positions and last norm
+
+
+@pytest.fixture(scope="module", autouse=True)
+def run_once() -> Iterator[None]:
+    """The same model in the same layout is run once: two and four of its blocks, whatever the depth it stands for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracing, "run", cache(tracing.run))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -162,8 +173,8 @@ def test_two_and_four_blocks_tell_what_the_papers_forty_need() -> None:
 
 
 def check_extrapolation(config: StarCoderConfig, length: int, layout: Layout) -> None:
-    few, more = (run(config.replace(n_layer=depth), length, layout) for depth in (2, 4))
-    found, whole = extrapolate(few, more, config.n_layer), merge(run(config, length, layout))
+    few, more = (tracing.run(config.replace(n_layer=depth), length, layout) for depth in (2, 4))
+    found, whole = extrapolate(few, more, config.n_layer), merge(dict(tracing.run(config, length, layout)))
     assert found.keys() == whole.keys()
     assert peak(found) == pytest.approx(peak(whole), rel=0.01)
     for name, phase in whole.items():
