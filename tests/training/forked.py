@@ -8,7 +8,6 @@ import json
 import os
 import random
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -16,33 +15,21 @@ from typing import Any
 
 from starcoder.training.checkpoint import complete, damages, newest
 from tests.training.layouts import Steps, run_job
+from tests.training.ranks import finish, fork
 
 RANKS = 2
 
 
 def start(root: Path, folder: Path, steps: int) -> list[int]:
-    """Fork the ranks, as torchrun would start them; their process ids. Rank 0 leaves its losses in the folder."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Fork the ranks; their process ids. Rank 0 leaves its losses in the folder."""
     job: dict[str, Any] = {"steps": steps, "folder": str(folder), "every_n_steps": 1, "resume": True, "batch_size": 1}
-    children = []
-    for rank in range(RANKS):
-        child = os.fork()
-        if child == 0:
-            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS), "GROUP_RANK": "0"}
-            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "trial"}
-            losses = run_job(job, root, RANKS)
-            if rank == 0:
-                Path(folder, "losses.json").write_text(json.dumps(losses))
-            os._exit(0)
-        children.append(child)
-    return children
 
+    def work(rank: int) -> None:
+        losses = run_job(job, root, RANKS)
+        if rank == 0:
+            Path(folder, "losses.json").write_text(json.dumps(losses))
 
-def finish(children: list[int]) -> None:
-    for child in children:
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    return fork(RANKS, work)
 
 
 def run(root: Path, folder: Path, steps: int) -> Steps:

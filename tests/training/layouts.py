@@ -12,6 +12,7 @@ import math
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from starcoder.training.data import TokenDataModule
 from starcoder.training.module import StarCoderModule
 from starcoder.training.parallel import ShardedStrategy
 from starcoder.training.preemption import Preemption
+from tests.training.ranks import finish, fork
 
 ROOT = Path(__file__).parents[2]
 SHAPE = {"n_layer": 2, "n_head": 2, "n_embd": 32, "vocab_size": 512, "context_length": 64}
@@ -149,19 +151,19 @@ def run_jobs(jobs: dict[str, dict[str, Any]], root: Path, ranks: int, results: P
 
     Every rank must tell the same.
     """
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-    program = ["-m", "tests.training.layouts", json.dumps(jobs), str(root), str(results)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*launch, *program], cwd=ROOT, env=environment, timeout=180, check=True)
+    command = [sys.executable, "-m", "tests.training.layouts", json.dumps(jobs), str(root), str(results), str(ranks)]
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=180, check=True)
     told: list[dict[str, Steps]] = [json.loads((results / f"rank-{rank}.json").read_text()) for rank in range(ranks)]
     assert all(other == told[0] for other in told)
     return told[0]
 
 
-def main(jobs: dict[str, dict[str, Any]], root: Path, results: Path) -> None:
-    told = {name: run_job(job, root, int(os.environ["WORLD_SIZE"])) for name, job in jobs.items()}
-    (results / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(told))
+def work(jobs: dict[str, dict[str, Any]], root: Path, results: Path, ranks: int, rank: int) -> None:
+    """All the jobs, on this rank."""
+    told = {name: run_job(job, root, ranks) for name, job in jobs.items()}
+    (results / f"rank-{rank}.json").write_text(json.dumps(told))
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
+    ranks = int(sys.argv[4])
+    finish(fork(ranks, partial(work, json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), ranks)))

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from starcoder.training.data import TokenDataModule
+from tests.training.ranks import finish, fork
 
 
 class Recorder(LightningModule):
@@ -62,4 +63,5 @@ def main(settings: dict[str, Any], steps: int, stop: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+    arguments = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+    finish(fork(2, lambda _: main(*arguments)))

@@ -218,14 +218,24 @@ def test_recomputation_costs_what_it_should_and_changes_nothing() -> None:
     assert others[1][0] - plain == pytest.approx(2 * 2 * 128 * multiplied, rel=0.02)
 
 
-@pytest.mark.parametrize("reduce_every_batch", [True, False])
-def test_accumulation_communicates_no_more_than_it_must(tmp_path: Path, reduce_every_batch: bool) -> None:
-    """Four ranks in two replicas that are not there: what the first would send in a step of three micro-batches."""
-    program = "from tests.training.collectives import main; main()"
+@pytest.fixture(scope="module")
+def collectives() -> list[list[dict[str, int]]]:
+    """What the first of four ranks in two replicas, which are not there, would send in a step of three micro-batches.
+
+    First with whole gradients between them, then with gradients that are reduced every time.
+    """
+    command = [sys.executable, "-c", "from tests.training.collectives import main; main()"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", program, str(int(reduce_every_batch))]
     out = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True)
-    batches = json.loads(out.stdout)
+    told: list[list[dict[str, int]]] = json.loads(out.stdout)
+    return told
+
+
+@pytest.mark.parametrize("reduce_every_batch", [True, False])
+def test_accumulation_communicates_no_more_than_it_must(
+    collectives: list[list[dict[str, int]]], reduce_every_batch: bool
+) -> None:
+    batches = collectives[reduce_every_batch]
     units = 3 + 1  # blocks, and the rest of the model
     scatters = [units] * 3 if reduce_every_batch else [0, 0, units]
     assert [batch.get("_reduce_scatter_base_", 0) for batch in batches] == scatters
