@@ -1,7 +1,9 @@
 """Small, real artefacts for all tests: documents of the standard library and their shards, and a whole smoke run."""
 
 import contextlib
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from starcoder.training.shards import tokenize
 
 ROOT = Path(__file__).parents[1]
 VOCAB_SIZE = 512
-SMALL_RUN = ("smoke", "--steps", "40", "--max_bytes", "4000000", "--devices", "2")
+SMALL_RUN = ("smoke", "--steps", "40", "--max_bytes", "1000000", "--devices", "2")
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,23 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a short smoke run has ended, sharded over two processes: `build/smoke` with 4 MB of corpus.
+    """A folder in which a short smoke run has ended, sharded over two processes: `build/smoke` with 1 MB of corpus.
 
-    It has a HOME of its own, in which nothing must appear.
+    It has a HOME of its own, in which nothing must appear. One of pytest's workers runs it, each gets a copy.
     """
-    root = tmp_path_factory.mktemp("checkout")
-    (root / "recipes").symlink_to(ROOT / "recipes")
-    (root / "home").mkdir()
-    starcoder(root, *SMALL_RUN, check=True)
-    return root
+    session = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        session = session.parent
+    ended = session / "smoke-run"
+    with (session / "smoke-run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not ended.exists():
+            root = tmp_path_factory.mktemp("running")
+            (root / "recipes").symlink_to(ROOT / "recipes")
+            (root / "home").mkdir()
+            starcoder(root, *SMALL_RUN, check=True)
+            root.rename(ended)
+    return Path(shutil.copytree(ended, tmp_path_factory.mktemp("copied") / "checkout", symlinks=True))
 
 
 @pytest.fixture

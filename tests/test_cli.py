@@ -155,7 +155,7 @@ def test_a_corpus_on_a_full_disk_is_one_line_and_nothing_half_written(tmp_path: 
         "tokenize --corpus build/smoke/corpus --tokenizer build/smoke/tokenizer --output {disk}/made",
         "fit --config recipes/smoke.yaml --trainer.max_steps 2 --checkpoint.folder {disk}/made",
         "export --checkpoint build/smoke/pretrain/checkpoints --tokenizer build/smoke/tokenizer --output {disk}/made",
-        "smoke --steps 40 --max_bytes 4000000 --output {disk}/made",
+        "smoke --steps 40 --max_bytes 1000000 --output {disk}/made",
     ],
     ids=lambda command: command.split(" --")[0],
 )
@@ -198,7 +198,7 @@ def test_ctrl_c_ends_a_training_with_130_and_the_next_goes_on(small_run: Path, t
         "corpus build",
         "tokenize --corpus build/smoke/corpus --tokenizer build/smoke/tokenizer",
         "export --checkpoint build/smoke/pretrain/checkpoints --tokenizer build/smoke/tokenizer",
-        "smoke --steps 40 --max_bytes 4000000",
+        "smoke --steps 40 --max_bytes 1000000",
     ],
 )
 def test_a_folder_of_something_else_is_spared(small_run: Path, tmp_path: Path, command: str) -> None:
