@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from starcoder import tokenizer as tokenizers
+from starcoder.cli import main
 from starcoder.corpus.document import Document, write_documents
 from starcoder.executors import Execution
 from starcoder.training.shards import tokenize
@@ -22,6 +25,8 @@ from starcoder.training.shards import tokenize
 ROOT = Path(__file__).parents[1]
 VOCAB_SIZE = 512
 SMALL_RUN = ("smoke", "--steps", "40", "--max_bytes", "1000000", "--devices", "2")
+HIDDEN_WARNINGS = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
+"""What Python does not show, unless told to."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,36 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             starcoder(root, *SMALL_RUN, check=True)
             root.rename(ended)
     return Path(shutil.copytree(ended, tmp_path_factory.mktemp("copied") / "checkout", symlinks=True))
+
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """What runs the command line as `starcoder` does, but in this process: without the seconds that imports take.
+
+    For what ends before anything is trained. Environment and random numbers are left as they were.
+    """
+    from lightning.pytorch.utilities.seed import isolate_rng
+
+    def run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(folder)
+        capfd.readouterr()
+        code = None
+        with patch.dict(os.environ), isolate_rng(include_cuda=False), warnings.catch_warnings(record=True) as shown:
+            warnings.simplefilter("default")
+            for hidden in HIDDEN_WARNINGS:
+                warnings.simplefilter("ignore", hidden)
+            try:
+                main(args)
+            except SystemExit as stop:
+                code = stop.code
+        out, errors = capfd.readouterr()
+        errors += "".join(f"{warning.message}\n" for warning in shown)
+        return subprocess.CompletedProcess(args, int(code or 0), out, errors)
+
+    return run
 
 
 @pytest.fixture
