@@ -27,6 +27,23 @@ VOCAB_SIZE = 512
 SMALL_RUN = ("smoke", "--steps", "40", "--max_bytes", "1000000", "--devices", "2")
 HIDDEN_WARNINGS = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 """What Python does not show, unless told to."""
+LONGEST = (
+    "smoke/test_kill.py",
+    "test_readme.py",
+    "test_cli.py",
+    "training/test_preemption.py",
+    "training/planner/test_trace.py",
+    "smoke/test_run.py",
+    "release/test_export.py",
+    "training/planner/test_plan.py",
+)
+"""Files of a minute or more."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files: one of them at the end would leave the other workers without work."""
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
 
 
 @dataclass(frozen=True)
