@@ -15,6 +15,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from hypothesis import settings
 
 from starcoder import tokenizer as tokenizers
 from starcoder.cli import main
@@ -38,6 +39,8 @@ LONGEST = (
     "training/planner/test_plan.py",
 )
 """Files of a minute or more."""
+settings.register_profile("no clock", deadline=None)
+settings.load_profile("no clock")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

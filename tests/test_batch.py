@@ -55,7 +55,7 @@ class Log:
             self.take(batch.step())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data())
 def test_samples_do_not_depend_on_what_joins_and_leaves(data: st.DataObject) -> None:
     batch, log = (

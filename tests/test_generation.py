@@ -108,7 +108,7 @@ def cut(text: str, stop: list[str]) -> str:
     return text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_text_is_cut_before_the_first_stop_string(data: st.DataObject) -> None:
     text = data.draw(st.one_of(st.just(CODE), st.text("ab\n é🙂", max_size=30)))

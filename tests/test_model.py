@@ -157,7 +157,7 @@ def test_initial_weights_do_not_depend_on_the_default_dtype_or_on_meta_first() -
         assert torch.equal(late.state_dict()[name], tensor), name
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 3))
 def test_a_sequence_in_pieces_gives_the_logits_of_the_whole(pieces: list[int], batch_size: int) -> None:
     model, _ = pair()
@@ -168,7 +168,7 @@ def test_a_sequence_in_pieces_gives_the_logits_of_the_whole(pieces: list[int], b
         torch.testing.assert_close(logits, model(tokens), atol=1e-5, rtol=0)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=4), st.integers(1, 3), st.booleans())
 def test_ragged_sequences_share_a_cache(lengths: list[int], steps: int, together: bool) -> None:
     model, _ = pair()

@@ -57,7 +57,7 @@ def vocabulary_pieces(tokenizer: Tokenizer) -> list[str]:
 
 
 class TestLossless:
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=500)
     @given(text=unicode_text)
     def test_every_string_comes_back(self, tokenizer: Tokenizer, text: str) -> None:
         ids = tokenizer.encode(text)
@@ -150,7 +150,7 @@ class TestSameIdsAsReference:
             for candidate in (text, re.sub(r"\s+", "", text)):
                 assert tokenizer.encode(candidate) == reference(tokenizer, candidate)
 
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=500)
     @given(text=st.text("ab'sdlrevtm \n\t\r\u3000\x1c01²٣Ⅷ.<|>_éß漢"))
     def test_word_borders(self, tokenizer: Tokenizer, text: str) -> None:
         assert tokenizer.encode(text) == reference(tokenizer, text)

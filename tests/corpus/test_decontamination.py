@@ -135,7 +135,6 @@ def test_pickles_as_the_strings_alone() -> None:
 _TEXTS = st.text(alphabet=st.sampled_from("aBß é\n"), max_size=30)
 
 
-@settings(deadline=None)
 @given(st.lists(_TEXTS.filter(str.strip), min_size=1, max_size=4), _TEXTS)
 def test_short_strings_equal_the_loop_of_the_released_code(texts: list[str], text: str) -> None:
     expected = any(string.lower() in text.lower() for string in texts)
@@ -152,7 +151,7 @@ _WORDS = st.sampled_from(["a", "b", "ab", "A", "_", "0", "é", "-", "\\n", "\\u0
 _GAPS = st.sampled_from([" ", "\n    ", ", ", "", "§"])
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(_WORDS, _GAPS), max_size=80).map(lambda parts: "".join(a + b for a, b in parts)))
 def test_hashes_are_equal_where_the_windows_are(text: str) -> None:
     expected = windows(text)

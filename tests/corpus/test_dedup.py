@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from starcoder.corpus import dedup
@@ -144,13 +144,11 @@ def similarity(a: Hashes, b: Hashes) -> float:
     return len({*a.tolist()} & {*b.tolist()}) / len({*a.tolist()} | {*b.tolist()})
 
 
-@settings(deadline=None)
 @given(_SETS, st.sampled_from([0.3, 0.5, 0.7, 1.0]))
 def test_stars_equal_brute_force(sets: list[Hashes], threshold: float) -> None:
     assert stars(sets, threshold) == oracle(sets, threshold)
 
 
-@settings(deadline=None)
 @given(_SETS, st.sampled_from([0.3, 0.7]), st.integers(1, 5))
 def test_stars_of_a_large_cluster(sets: list[Hashes], threshold: float, piece: int) -> None:
     """Compared in pieces of similar length: each is removed for a kept one before it, and no pair of a piece stays."""

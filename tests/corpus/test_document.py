@@ -38,7 +38,7 @@ def some_documents(count: int = 40) -> list[Document]:
     return [Document("r", f"{n}.py", "python", "py", ("MIT",), 585, text) for n, text in enumerate(contents)]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(documents=st.lists(_DOCUMENTS, max_size=5))
 def test_round_trip(documents: list[Document], tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("corpus")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from starcoder.corpus.document import Document, Rejection
@@ -77,7 +77,6 @@ def test_options_change_the_rules() -> None:
     assert reason("{}" + "a" * 60, "json", "json", data_min=100) == "size of a data file"
 
 
-@settings(deadline=None)
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="<"), min_size=1))
 def test_shares_equal_counting_each_character(content: str) -> None:
     """Without line rules (sas has no alphanumeric one, R no line rule) the verdict depends on the shares alone."""
@@ -106,7 +105,6 @@ _TAGS = st.sampled_from(
 _PAGES = st.lists(_TAGS | st.sampled_from(["text", " ", "\n", "&amp;", "&#65;", "a < b", "é", "\xa0"])).map("".join)
 
 
-@settings(deadline=None)
 @given(_PAGES)
 def test_visible_text_equals_beautiful_soup(page: str) -> None:
     bs4 = pytest.importorskip("bs4", reason="Beautiful Soup, the reference, is not installed")

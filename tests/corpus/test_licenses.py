@@ -8,7 +8,7 @@ from typing import Any
 
 import license_expression
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from starcoder.corpus.document import Rejection
@@ -81,7 +81,6 @@ def _allowed(tree: Any, accepted: frozenset[str]) -> bool:
     return (all if operator == "AND" else any)(_allowed(part, accepted) for part in parts)
 
 
-@settings(deadline=None)
 @given(_TREES, st.frozensets(_IDS))
 def test_and_needs_all_or_needs_one(tree: Any, extra: frozenset[str]) -> None:
     accepted = PERMISSIVE | extra

@@ -54,7 +54,6 @@ def plan_of(folder: Path, *sources: Source) -> Plan:
 _SIZES = st.lists(st.lists(st.integers(0, 3000), min_size=1, max_size=6), min_size=1, max_size=4)
 
 
-@settings(deadline=None)
 @given(_SIZES, st.integers(1, 5000), st.none() | st.integers(1, 10_000))
 def test_tasks_are_a_balanced_partition(sizes: list[list[int]], task_bytes: int, max_bytes: int | None) -> None:
     sources = [InMemory(tuple((f"r{n}", "a.py", size) for n, size in enumerate(each))) for each in sizes]
@@ -135,7 +134,7 @@ def test_budget_is_a_random_sample_of_the_seed(tmp_path: Path) -> None:
     assert 0.05 < sum(path < "250.py" for path in samples[0]) / 100 < 0.95  # not the first ones
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.lists(

@@ -1,4 +1,4 @@
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from starcoder.corpus.sampling import fair_share, fit, held_out, random_key
@@ -6,7 +6,6 @@ from starcoder.corpus.sampling import fair_share, fit, held_out, random_key
 _SIZES = st.dictionaries(st.text(max_size=5), st.integers(0, 1000), min_size=1, max_size=20)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 60), max_size=8), st.integers(0, 300))
 def test_fair_share_is_the_largest_cap_within_the_budget(sizes: list[int], budget: int) -> None:
     def total(cap: int) -> int:
@@ -17,7 +16,6 @@ def test_fair_share_is_the_largest_cap_within_the_budget(sizes: list[int], budge
     assert total(cap) == sum(sizes) or total(cap + 1) > budget
 
 
-@settings(deadline=None)
 @given(_SIZES, st.integers(0, 5000), st.integers(0, 3))
 def test_fit_stays_in_the_budget_and_leaves_nothing_that_fits(sizes: dict[str, int], budget: int, seed: int) -> None:
     chosen = fit(sizes, budget, seed)
@@ -36,7 +34,6 @@ def test_fit_is_a_fair_sample() -> None:
         assert abs(sum(name in draw for draw in draws) - 600) < 4 * (2000 * 0.3 * 0.7) ** 0.5
 
 
-@settings(deadline=None)
 @given(_SIZES, st.floats(0.01, 0.9), st.integers(0, 3))
 def test_held_out(sizes: dict[str, int], share: float, seed: int) -> None:
     chosen = held_out(sizes, share, seed)

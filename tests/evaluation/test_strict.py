@@ -58,7 +58,7 @@ def judged(sandbox: Sandbox, code: str, tests: str, **more: Any) -> Result:
     return result
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(VALUES)
 def test_plain_values_arrive_as_they_were(value: Any) -> None:
     arrived = strict.decode(strict.encode(value))

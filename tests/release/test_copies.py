@@ -65,7 +65,7 @@ def longest(completion: Ids, document: Ids) -> int:
 ids = st.lists(st.integers(1, 2), max_size=9)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     completions=st.lists(ids, min_size=1, max_size=4),
     folders=st.lists(st.lists(ids, min_size=1, max_size=4), min_size=1, max_size=2),

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from starcoder import tokenizer as tokenizers
@@ -33,7 +33,6 @@ def text_of(windows: list[list[int]]) -> HeldOut:
     return HeldOut(array, np.zeros((len(array), array.shape[1] - 1), dtype=int), ("python",), 1)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=60))
 def test_both_baselines_are_probability_distributions(tokens: list[int]) -> None:
     ngrams = NGrams(np.array(tokens), 5)

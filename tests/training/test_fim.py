@@ -93,7 +93,7 @@ class TestStatistics:
 
 
 class TestRestores:
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(documents=st.lists(st.text(min_size=1), max_size=5), index=st.integers(0, 2**40), data=st.data())
     def test_any_documents(self, tokenizer: Tokenizer, documents: list[str], index: int, data: st.DataObject) -> None:
         whole = window_of(documents, tokenizer)

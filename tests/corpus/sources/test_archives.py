@@ -287,7 +287,7 @@ def test_corrupt_archives_are_one_rejected_candidate(tmp_path: Path, ending: str
         assert content is None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data(), st.sampled_from(["tgz", "whl"]))
 def test_no_damage_is_fatal(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, ending: str) -> None:
     path = tmp_path_factory.getbasetemp() / f"fuzz.{ending}"

@@ -89,7 +89,7 @@ class TestScript:
     def test_unknown_language(self, metadata: Any) -> None:
         assert to_script(notebook(code("x = 1"), metadata=metadata)) == Rejection("notebook language unknown")
 
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(st.lists(st.integers(0, 99).map(lambda n: code(f"x{n} = {n}\n\n\nprint(x{n})")) | st.just(text("Text #"))))
     def test_script_runs_the_same_statements(self, cells: list[dict[str, Any]]) -> None:
         expected = "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "code")
@@ -196,7 +196,7 @@ class TestDocuments:
             assert document.rejection is not None
             assert (document.rejection.reason, document.content, document.marks) == (reason, "", ())
 
-    @settings(deadline=None, max_examples=100)
+    @settings(max_examples=100)
     @given(
         st.recursive(
             st.none() | st.integers() | st.text(max_size=5),

@@ -171,7 +171,7 @@ def test_nats_are_those_of_one_token_at_a_time(folder: Path, engine: KitEngine, 
     assert list(chain(*found)) == pytest.approx(list(chain(*expected)), abs=1e-4)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 30), st.integers(0, 60), st.integers(1, 12))
 def test_windows_predict_every_token_once(n_context: int, n_text: int, width: int) -> None:
     class Numbers(KitEngine):
