@@ -10,10 +10,11 @@ from tqdm import tqdm
 from starcoder import tokenizer as tokenizers
 from starcoder.errors import UserError
 from starcoder.evaluation.engines.local import weights_digest
-from starcoder.generation import Prompt, Sampling, check_vocabulary, sample_tokens
+from starcoder.generation import Prompt, check_vocabulary, sample_tokens
 from starcoder.model import StarCoder
 from starcoder.release.folder import local_folder
 from starcoder.release.verbatim import find_copies
+from starcoder.sampling import Sampling
 from starcoder.storage import atomic_file
 from starcoder.tokenizer import Tokenizer
 from starcoder.training.stream import Shards, open_shards
@@ -21,7 +22,7 @@ from starcoder.training.stream import Shards, open_shards
 
 def measure_copies(
     model: str,
-    shards: list[Path],
+    shards: list[Path] | Path,
     output: Path,
     samples: int = 1000,
     max_new_tokens: int = 256,
@@ -53,14 +54,15 @@ def measure_copies(
     for option, number in (("samples", samples), ("n_tokens", n_tokens)):
         if number < 1:
             raise UserError(f"--{option} is {number}, below 1")
-    if not shards:
+    folders = [shards] if isinstance(shards, Path) else shards
+    if not folders:
         raise UserError("--shards names no folder")
     if output.is_dir():
         raise UserError(f"--output {output} is a folder: name a file")
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
     folder = local_folder(model)
     tokenizer = tokenizers.load(folder)
-    data = [_open(location, tokenizer) for location in shards]
+    data = [_open(location, tokenizer) for location in folders]
     network = StarCoder.from_pretrained(folder)
     check_vocabulary(network, tokenizer)
     longest = min(max_new_tokens, network.config.context_length - 1)
