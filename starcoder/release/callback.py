@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,18 +115,21 @@ class PushCheckpoints(Callback):
 
     def _begin(self) -> None:
         """Start to push the newest checkpoint, unless one is on its way or it was tried already."""
-        checkpoint = newest(self.folder)
-        if self._process or checkpoint is None or checkpoint.name == self._name:
-            return
-        self._name = checkpoint.name
         try:
+            checkpoint = newest(self.folder)
+            if self._process or checkpoint is None or checkpoint.name == self._name:
+                return
+            self._name = checkpoint.name
             shutil.rmtree(self.outbox, ignore_errors=True)
             shutil.copytree(checkpoint, self.outbox / self._name, copy_function=os.link)
             self.tokenizer.save(self.outbox / "tokenizer")
             self._process = self._start()
-            os.setpriority(os.PRIO_PROCESS, self._process.pid, 10)  # training goes first
-        except OSError as error:
+        except Exception as error:  # whatever it is, the training goes on
+            shutil.rmtree(self.outbox, ignore_errors=True)
             self._tell(f"cannot make {self.outbox}: {one_line(error)}")
+            return
+        with suppress(OSError):  # a job that is nicer already may not take that back
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, 10)  # training goes first
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "starcoder.cli", "push", "--run", str(self.outbox)]

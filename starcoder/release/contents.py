@@ -1,55 +1,56 @@
-"""What a release holds, and what must never leave the machine with it (§9): looked at before anything is sent."""
+"""What a release holds, and what must never leave the machine with it (§9): looked at before anything is sent.
+
+A release is made of few kinds of files. All else stays behind unless the user names it, and what looks like
+credentials always does.
+"""
 
 import hashlib
-import json
+import mmap
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from safetensors import SafetensorError, safe_open
-
+from starcoder import tokenizer as tokenizers
 from starcoder.errors import UserError
-from starcoder.release.folder import read_config
+from starcoder.release.folder import read_config, read_weights
+from starcoder.release.licences import front_matter
 from starcoder.storage import sha256
 
+CARD = "README.md"
 LEFT_OUT = (".git", ".cache", ".DS_Store", "__pycache__", ".ipynb_checkpoints", "*.partial")
 """Names of what no release is made of: it stays behind without a word."""
-CREDENTIALS = (
-    *(
-        ".env",
-        ".env.*",
-        "*.env",
-        ".netrc",
-        "_netrc",
-        ".npmrc",
-        ".pypirc",
-        ".git-credentials",
-        ".htpasswd",
-        ".gitconfig",
-    ),
-    *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.kdbx", "*.ppk"),
-    *("token", "token.*", "*.token", "tokens", "tokens.*", "*_token", "*_token.txt", "stored_tokens", "credentials*"),
-    *("secret", "secrets", "secret.*", "secrets.*", "password*", "kubeconfig", ".ssh", ".aws", ".gnupg", ".kube"),
+WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.gguf")
+TERMS = ("LICENSE*", "NOTICE*")
+PARTS = (
+    *("config.json", "generation_config.json", "model*.safetensors.index.json", "pytorch_model*.bin.index.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+    *("merges.txt", "chat_template.jinja", "golden.json", CARD, ".eval_results/*.yaml", ".gitattributes"),
+    *TERMS,
 )
-DATA = ("*.parquet", "*.arrow", "*.feather", "*.orc", "*.tar", "*.tar.*", "*.tgz", "*.zip", "*.7z", "chunk-*.bin")
-"""Corpora, archives of them, and the token shards of this kit."""
-LONG_DATA = ("*.jsonl", "*.jsonl.*", "*.ndjson", "*.csv", "*.tsv", "*.txt.gz")
-"""Examples beside a model may have this form; a data set is longer."""
-STATE = ("*.ckpt", "*.distcp", "*.pt", "*.pth", "*.pkl")
+"""What a release is made of besides its weights, at just these places."""
+MORE = ("*.md", "*.txt", "*.py", "*.jsonl", "*.png", "*.jpg", "*.jpeg", "*.svg", "*.gif", "*.webp")
+"""Texts, code, examples and pictures beside a model; a data set may have such a name, but is longer."""
 LONG = 1_000_000
-READ = 5_000_000
-"""Bytes: from which on a table counts as data; up to which a file is searched for secrets."""
-DERIVED = ("*.safetensors", "*.safetensors.index.json", "*.gguf", "golden.json")
-"""What an older release would leave beside the new one's, to be read with it."""
+"""Bytes from which on one of `MORE` counts as data."""
 
+_CREDENTIALS = re.compile(
+    r"\.(env|envrc|netrc|npmrc|pypirc|htpasswd|git-credentials|gitconfig|ssh|aws|azure|gnupg|kube|docker)(\..*)?"
+    r"|_netrc|kubeconfig|.*\.(env|pem|key|p12|pfx|jks|kdbx|ppk)"
+    r"|(.*[\W_])?(tokens?|secrets?|passwords?|passwd|credentials?|(api|private|access)[\W_]?keys?|service[\W_]account"
+    r"|id_(rsa|dsa|ecdsa|ed25519))([\W_].*)?",
+    re.IGNORECASE,
+)
+"""A name of a file or folder."""
 _SECRET = re.compile(
     rb"-----BEGIN [A-Z ]*PRIVATE KEY-----"
     rb"|(?<![\w-])(hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_\w{40,}|glpat-[\w-]{20,}|AKIA[0-9A-Z]{16}"
-    rb"|sk-[\w-]{32,}|xox[abprs]-[\w-]{20,})(?![\w-])"
+    rb"|AIza[\w-]{35}|GOCSPX-[\w-]{28}|sk-[\w-]{32,}|xox[abprs]-[\w-]{20,})(?![\w-])"
+    rb"|(?i:secret_?access_?key)\W{1,8}[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+])"
 )
+_REPLACED = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|golden\.json")
 
 
 @dataclass(frozen=True)
@@ -75,71 +76,119 @@ class File:
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def release(folder: Path) -> dict[str, File]:
-    """The files of the release in `folder`, by their path in the repository.
+@dataclass(frozen=True)
+class Release:
+    """A folder that was looked at.
+
+    Args:
+        folder: the folder.
+        files: its files, by their path in the repository.
+        refused: which of them must not be sent, and why.
+    """
+
+    folder: Path
+    files: Mapping[str, File]
+    refused: Mapping[str, str]
+
+
+def release(folder: Path, include: Sequence[str] = (), token: str | None = None) -> Release:
+    """Look at the release in `folder`.
+
+    Args:
+        folder: what `starcoder export` wrote.
+        include: patterns of names or paths of files that it holds besides what releases are made of.
+        token: a secret that may be in none of its files.
 
     Raises:
-        UserError: when it is no model that loads: no config.json, or weights that are missing, damaged or incomplete.
+        UserError: when it is no model that loads here, with its tokenizer, or its card cannot be read.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: name what `starcoder export` wrote")
-    read_config(folder)
+    config = read_config(folder)
+    read_weights(folder, config)
+    if (size := tokenizers.load(folder).vocab_size) > config.vocab_size:
+        raise UserError(f"{folder} is no release: its tokenizer has {size} tokens, the model only {config.vocab_size}")
+    if (folder / CARD).is_file():
+        front_matter(folder / CARD)
     files = {
         path.relative_to(folder).as_posix(): File(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not _matches(path.relative_to(folder).parts, LEFT_OUT)
+        if (path.is_file() or path.is_symlink()) and not _is_left_out(path.relative_to(folder))
     }
-    if problem := _weights_problem(folder, files):
-        raise UserError(f"{folder} is no release: {problem}")
-    return files
+    if lost := [name for name, file in files.items() if not file.path.is_file()]:
+        raise UserError(f"{folder / lost[0]} is a link, but to no file: remove it")
+    reasons = {name: _refusal(folder, name, file, include, token) for name, file in files.items()}
+    return Release(folder, files, {name: reason for name, reason in reasons.items() if reason})
 
 
-def refusals(files: Mapping[str, File], token: str | None = None) -> dict[str, str]:
-    """Which of `files` must not be sent, and why; `token` is a secret that may be in none of them."""
-    reasons = {name: _refusal(name, file, token) for name, file in files.items()}
-    return {name: reason for name, reason in reasons.items() if reason}
+def is_weights(name: str) -> bool:
+    """Whether a file in a repository is a part of what `starcoder.release.folder` reads as weights."""
+    return _is_one_of(name, WEIGHTS) and not name.endswith(".gguf")
 
 
-def is_derived(name: str) -> bool:
-    """Whether a file in a repository belongs to one version of the weights."""
-    return "/" not in name and _matches((name,), DERIVED)
+def is_replaced(name: str) -> bool:
+    """Whether a file in a repository is one that new weights leave no place for: what loads them would read it, too."""
+    return _REPLACED.fullmatch(name) is not None
 
 
-def _weights_problem(folder: Path, files: Mapping[str, File]) -> str | None:
-    weights = [file.path for name, file in files.items() if "/" not in name and name.endswith(".safetensors")]
-    if not weights:
-        return "there are no *.safetensors weights"
-    for path in weights:
-        try:
-            with safe_open(path, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            return f"{path.name} is damaged ({error})"
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            named = set(json.loads(index.read_bytes())["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return f"{index.name} is no index of weights"
-        if missing := sorted(named - files.keys()):
-            return f"{', '.join(missing)} is missing, which {index.name} names"
-    return None
+def is_about_weights(name: str) -> bool:
+    """Whether a file in a repository is, or is likely to tell about, one version of the weights."""
+    at_root = "/" not in name and name.endswith((".safetensors", ".bin", ".gguf", ".index.json", CARD))
+    return at_root or is_result(name)
 
 
-def _refusal(name: str, file: File, token: str | None) -> str | None:
-    names = (*Path(name).parts, file.path.resolve().name)  # a link is judged by what it leads to, too
-    if _matches(names, CREDENTIALS):
+def is_result(name: str) -> bool:
+    """Whether a file in a repository holds results of an evaluation."""
+    return name.startswith(".eval_results/")
+
+
+def is_terms(name: str) -> bool:
+    """Whether a file in a repository says under which licence it is."""
+    return _is_one_of(name, TERMS)
+
+
+def _refusal(folder: Path, name: str, file: File, include: Sequence[str], token: str | None) -> str | None:
+    target, home = file.path.resolve(), folder.resolve()
+    leaves = not target.is_relative_to(home)
+    names = [*PurePosixPath(name).parts, *([target.name] if leaves else [])]
+    if any(_CREDENTIALS.fullmatch(part) for part in names if not _is_one_of(part, PARTS)):
         return "looks like credentials"
-    if _matches(names, DATA) or (_matches(names, LONG_DATA) and file.size > LONG):
-        return "is a data set"
-    if _matches(names, STATE):
-        return "is a training state"
-    if file.size <= READ:
-        content = file.path.read_bytes()
-        if _SECRET.search(content) or (token and token.encode() in content):
-            return "holds a secret"
+    if leaves and not _is_cached(target, home):
+        return "is a link that leads out of the folder"
+    if not leaves and _is_left_out(target.relative_to(home)):
+        return "is a link to what stays behind"
+    known = _is_one_of(name, (*WEIGHTS, *PARTS))
+    asked = any(fnmatch(name, pattern) or fnmatch(PurePosixPath(name).name, pattern) for pattern in include)
+    small = file.size <= LONG
+    passes = known or asked or (small and _matches(PurePosixPath(name).name, MORE))
+    if (passes or small) and not _is_one_of(name, WEIGHTS) and _holds_secret(file, token):
+        return "holds a secret"
+    if not passes:
+        return "is no part of a release, but a data set or a training state for all one knows (--include sends it)"
     return None
 
 
-def _matches(names: Iterable[str], patterns: Iterable[str]) -> bool:
-    return any(fnmatch(name.lower(), pattern) for name in names for pattern in patterns)
+def _is_cached(target: Path, folder: Path) -> bool:
+    """Whether `folder` is what the Hub's client has fetched, in which each file is a link to its content."""
+    return folder.parent.name == "snapshots" and target.parent == folder.parents[1] / "blobs"
+
+
+def _holds_secret(file: File, token: str | None) -> bool:
+    if not file.size:
+        return False
+    with file.path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return _SECRET.search(content) is not None or (bool(token) and content.find(str(token).encode()) >= 0)
+
+
+def _is_left_out(path: Path) -> bool:
+    return any(_matches(part, LEFT_OUT) for part in path.parts)
+
+
+def _is_one_of(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a path in a repository has one of these forms, at the same depth."""
+    path = PurePosixPath(name)
+    return any(len(path.parts) == pattern.count("/") + 1 and path.match(pattern) for pattern in patterns)
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(name.lower(), pattern.lower()) for pattern in patterns)

@@ -65,6 +65,7 @@ class Commit:
     parent: str | None
     title: str
     files: dict[str, Blob]
+    author: str = ""
 
 
 @dataclass
@@ -113,6 +114,7 @@ class Hub:
         self.faults: list[Fault] = []
         self.log: list[tuple[str, str, int]] = []
         self.leaks: list[str] = []  # requests to another host that carried a token
+        self.ignored: set[str] = set()  # files that a .gitignore names
         self.received = 0  # bytes of large files
         self.pause_at: int | None = None
         self.paused, self.resumed, self.lock = threading.Event(), threading.Event(), threading.RLock()
@@ -162,11 +164,13 @@ class Hub:
                     return fault
         return None
 
-    def somebody_commits(self, repo: str, path: str = "notes.md", ref: str = "refs/heads/main") -> None:
+    def somebody_commits(
+        self, repo: str, path: str = "notes.md", content: bytes = b"by somebody else\n", branch: str = "main"
+    ) -> None:
         """A commit of another user."""
-        found = self.repos[repo]
+        found, ref = self.repos[repo], f"refs/heads/{branch}"
         head = found.commits[found.refs[ref]]
-        found.commit(ref, "somebody else's", {**head.files, path: self.store(b"by somebody else\n")}, head.oid)
+        found.commit(ref, "somebody else's", {**head.files, path: self.store(content)}, head.oid)
 
     def store(self, content: bytes) -> Blob:
         oid = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
@@ -310,6 +314,8 @@ class Handler(BaseHTTPRequestHandler):
             ("POST", r"/api/models/([^/]+/[^/]+)/tag/([^/]+)", self._tag),
             ("GET", r"/api/models/([^/]+/[^/]+)/refs", self._refs),
             ("GET", r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", self._tree),
+            ("GET", r"/api/models/([^/]+/[^/]+)/commits/([^/]+)", self._commits),
+            ("GET", r"/api/models/([^/]+/[^/]+)/discussions", self._discussions),
             ("GET", r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", self._info),
             ("POST", r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", self._batch),
             ("POST", r"/([^/]+/[^/]+)\.git/info/lfs/verify", self._verify),
@@ -413,6 +419,37 @@ class Handler(BaseHTTPRequestHandler):
         commit = self._repo(name, reads_files=True).find(revision)
         self._json([self._entry(path, blob) for path, blob in sorted(commit.files.items())])
 
+    def _commits(self, name: str, revision: str) -> None:
+        """The history of a revision, the newest first."""
+        repo = self._repo(name)
+        commit: Commit | None = repo.find(revision)
+        found = []
+        while commit:
+            found.append({"id": commit.oid, "title": commit.title, "message": "", "authors": [], "date": DATE})
+            commit = repo.commits[commit.parent] if commit.parent else None
+        self._json(found)
+
+    def _discussions(self, name: str) -> None:
+        """Pull requests; one a page, as a client must ask for the next."""
+        repo, wish = self._repo(name), self.query
+        if wish.get("type") != "pull_request" or wish.get("status") != "open":
+            raise RefusalError(501, "only open pull requests")
+        found = [
+            {
+                "num": int(ref.rpartition("/")[2]),
+                "title": repo.commits[oid].title,
+                "author": {"name": repo.commits[oid].author},
+                "createdAt": DATE,
+                "status": "open",
+                "isPullRequest": True,
+                "repo": {"name": name, "type": "model"},
+            }
+            for ref, oid in repo.refs.items()
+            if ref.startswith("refs/pr/") and repo.commits[oid].author == wish.get("author")
+        ]
+        page = int(wish["p"])
+        self._json({"discussions": found[page : page + 1], "start": page, "count": len(found)})
+
     def _paths_info(self, name: str, revision: str) -> None:
         paths = parse_qs(self._read().decode())["paths"]
         files = self._repo(name, reads_files=True).find(revision).files
@@ -431,7 +468,12 @@ class Handler(BaseHTTPRequestHandler):
             there = files.get(file["path"])
             known = {"oid": there.sha256 or there.oid} if there else {}
             answers.append(
-                {"path": file["path"], "uploadMode": "lfs" if large else "regular", "shouldIgnore": False, **known}
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if large else "regular",
+                    "shouldIgnore": file["path"] in self.hub.ignored,
+                    **known,
+                }
             )
         self._json({"files": answers})
 
@@ -553,6 +595,8 @@ class Handler(BaseHTTPRequestHandler):
             if ref not in repo.refs and not opens_pr:
                 raise RefusalError(400, f"{revision} is no branch")
             oid = repo.commit(ref, lines[0]["value"]["summary"], files, head.oid)
+            user = self._user()
+            repo.commits[oid].author = user.name if user else ""
         answer = {"success": True, "commitOid": oid, "commitUrl": f"{self.hub.endpoint}/{name}/commit/{oid}"}
         self._json(
             answer | ({"pullRequestUrl": f"{self.hub.endpoint}/{name}/discussions/{number}"} if opens_pr else {})
