@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.utils._runtime import is_xet_available
 from transformers import AutoModelForCausalLM
 
 from starcoder.cli import main
 from starcoder.errors import UserError
 from starcoder.model import StarCoder
 from starcoder.release import repository
+from starcoder.release.card import sealed
 from starcoder.release.push import push
 from tests.conftest import ROOT, Tiny, starcoder, start
 from tests.release.conftest import CARD, TOKEN, bytes_of, large_bytes, save_release
@@ -202,6 +204,12 @@ def test_a_repository_of_others_takes_a_pull_request(hub: Hub, model: Path, secr
     push(model, repo=REPO, pr=True)
     assert_whole(hub, model, "refs/pr/1")
     assert hub.content(REPO)["README.md"] == CARD.encode()
+    push(model, repo=REPO, pr=True)
+    assert "proposes just that already" in secrets_stay()
+    hub.fail("POST", "/commit/", drop_answer=5)
+    (model / "README.md").write_text(CARD + "With another remark.\n")
+    push(model, repo=REPO, pr=True)
+    assert [ref for ref in hub.repos[REPO].refs if "/pr/" in ref] == ["refs/pr/1", "refs/pr/2"]
     hub.users[TOKEN] = User("eve")
     assert "is gated" in refused(model, secrets_stay, pr=True)
     with pytest.raises(UserError, match="neither a folder nor a repository"):
@@ -244,6 +252,85 @@ def test_weights_of_an_older_release_do_not_stay_beside_the_new_ones(hub: Hub, m
     assert "notes.md" in there
 
 
+def test_what_others_have_put_there_stays(hub: Hub, model: Path, tiny: Tiny, secrets_stay: Callable[[], str]) -> None:
+    push(model, repo=REPO)
+    theirs = ["model-Q4_K_M.gguf", "model.gguf", "adapter_model.safetensors", ".eval_results/mbpp.yaml", "golden.json"]
+    for name in theirs:
+        hub.somebody_commits(REPO, name)
+    commits = len(hub.repos[REPO].commits)
+    push(model, repo=REPO)
+    assert len(hub.repos[REPO].commits) == commits
+    assert "is removed" not in secrets_stay()
+    save_release(model, tiny.tokenizer, "1GB", seed=2, n_layer=1, n_head=2, n_embd=64)
+    push(model, repo=REPO)
+    shown = secrets_stay()
+    assert hub.content(REPO).keys() == bytes_of(model).keys() | {".gitattributes", *theirs[:-1]}
+    for name in ("golden.json", "model-00001-of-00004.safetensors", "model.safetensors.index.json"):
+        assert f"{REPO} at main: {name} is removed" in shown
+    for name in theirs[:-1]:
+        assert f"{REPO} at main: {name} stays" in shown
+
+
+def test_results_that_the_card_wrote_go_with_their_weights(hub: Hub, model: Path) -> None:
+    push(model, repo=REPO)
+    ours = sealed("- value: 1\n", "# {}").encode()
+    hub.somebody_commits(REPO, ".eval_results/humaneval.yaml", ours)
+    hub.somebody_commits(REPO, ".eval_results/mbpp.yaml", ours.replace(b"1", b"2", 1))
+    push(model, repo=REPO)
+    assert ".eval_results/humaneval.yaml" in hub.content(REPO)
+    other_weights(model)
+    push(model, repo=REPO)
+    assert ".eval_results/humaneval.yaml" not in hub.content(REPO)
+    assert ".eval_results/mbpp.yaml" in hub.content(REPO)  # somebody has changed that one
+
+
+def test_a_file_of_the_same_size_with_other_bytes_is_sent(hub: Hub, model: Path) -> None:
+    push(model, repo=REPO)
+    other_weights(model)
+    (model / "README.md").write_text(CARD.replace("small", "smart"))
+    push(model, repo=REPO)
+    assert_whole(hub, model)
+
+
+def test_what_the_hub_does_not_keep_is_told(hub: Hub, model: Path, secrets_stay: Callable[[], str]) -> None:
+    hub.ignored = {"model-00002-of-00004.safetensors"}
+    assert "does not hold model-00002-of-00004.safetensors as sent" in refused(model, secrets_stay)
+
+
+def test_what_the_server_repeats_of_a_token_is_not_shown(
+    hub: Hub, model: Path, secrets_stay: Callable[[], str]
+) -> None:
+    hub.fail("POST", "/commit/", 400, f"no {TOKEN}, Bearer never-show-this, see {hub.endpoint}/a?b=never-show-this")
+    assert "refuses ada/model with 400 (no …, …" in refused(model, secrets_stay)
+
+
+@pytest.mark.parametrize("logger", ["httpx2", "huggingface_hub", "httpcore2"])
+def test_logs_have_no_signed_addresses(hub: Hub, model: Path, caplog: pytest.LogCaptureFixture, logger: str) -> None:
+    with caplog.at_level("DEBUG", logger=logger):
+        push(model, repo=REPO)
+    assert caplog.text
+    assert "never-show-this" not in caplog.text
+    assert TOKEN not in caplog.text
+
+
+def test_large_files_go_by_lfs_whatever_is_installed(hub: Hub, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    assert is_xet_available()
+    push(model, repo=REPO)
+    assert_whole(hub, model)
+    assert hub.received == large_bytes(model)
+    assert is_xet_available()
+
+
+def test_a_large_file_is_read_once_for_its_hash(hub: Hub, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(file: object) -> bytes:
+        raise AssertionError("the client reads a file that is known")
+
+    monkeypatch.setattr("huggingface_hub.lfs.sha_fileobj", never)
+    push(model, repo=REPO)
+    assert_whole(hub, model)
+
+
 def test_a_removal_that_fails_is_no_success(hub: Hub, model: Path, secrets_stay: Callable[[], str]) -> None:
     push(model, repo=REPO)
     hub.somebody_commits(REPO, "golden.json")
@@ -275,6 +362,19 @@ SECRETS = [
     ("train.jsonl", b"{}\n" * 400_000, "data set"),
     ("chunk-0-0.bin", b"x", "data set"),
     ("last.ckpt", b"x", "training state"),
+    *(
+        (name, b"x", "credentials")
+        for name in (".envrc", "client_secret.json", "api_key.txt", "hf-token.txt", "token_hf")
+    ),
+    *((name, b"x", "credentials") for name in ("service-account.json", ".docker/config.json")),
+    (".config/gh/hosts.yml", b"x", "no part of a release"),
+    ("notes.md", b"aws_secret_access_key = " + b"aB3/" * 10, "secret"),
+    ("handler.py", b"key = 'AIza" + b"x" * 35 + b"'", "secret"),
+    *((name, b"x", "no part of a release") for name in ("train.bin", "optimizer.bin", "a.npy", "b.sqlite", "c.lance")),
+    ("corpus.txt", b"a line\n" * 200_000, "data set"),
+    ("corpus.json.gz", b"x", "data set"),
+    ("LICENSE", b"\n" * 6_000_000 + TOKEN.encode(), "secret"),
+    ("copies/model.safetensors", b"x", "no part of a release"),
 ]
 
 
@@ -282,7 +382,7 @@ SECRETS = [
 def test_what_must_not_leave_is_named_and_nothing_is_sent(
     hub: Hub, model: Path, secrets_stay: Callable[[], str], name: str, content: bytes, word: str
 ) -> None:
-    (model / name).parent.mkdir(exist_ok=True)
+    (model / name).parent.mkdir(exist_ok=True, parents=True)
     (model / name).write_bytes(content)
     line = refused(model, secrets_stay)
     assert name in line
@@ -297,6 +397,46 @@ def test_a_link_is_judged_by_what_it_leads_to(hub: Hub, model: Path, secrets_sta
     (model.parent / "id_ed25519").write_bytes(b"x")
     (model / "harmless.txt").symlink_to(model.parent / "id_ed25519")
     assert "harmless.txt looks like credentials" in refused(model, secrets_stay)
+
+
+def test_a_link_stays_in_the_folder(hub: Hub, model: Path, secrets_stay: Callable[[], str]) -> None:
+    (model.parent / ".aws").mkdir()
+    (model.parent / ".aws" / "config").write_text("x")
+    (model / ".cache").mkdir()
+    (model / ".cache" / "token.txt").write_text("x")
+    for target, word in (
+        (model.parent / ".aws" / "config", "out of the folder"),
+        (model / ".cache" / "token.txt", "stays"),
+    ):
+        (model / "harmless.txt").symlink_to(target)
+        assert word in refused(model, secrets_stay)
+        (model / "harmless.txt").unlink()
+    for target in (model.parent / "nowhere", model.parent / ".aws"):
+        (model / "harmless.txt").symlink_to(target)
+        assert "harmless.txt is a link, but to no file" in refused(model, secrets_stay)
+        (model / "harmless.txt").unlink()
+    assert hub.log == []
+
+
+def test_what_the_client_has_fetched_can_be_pushed(hub: Hub, model: Path) -> None:
+    push(model, repo=REPO)
+    fetched = Path(snapshot_download(REPO))
+    assert (fetched / "config.json").is_symlink()
+    push(fetched, repo="ada/copy")
+    assert hub.content("ada/copy") == hub.content(REPO)
+
+
+def test_more_is_sent_when_it_is_named_but_no_credentials(
+    hub: Hub, model: Path, secrets_stay: Callable[[], str]
+) -> None:
+    for name in ("train.csv", "figures/loss.pdf", "figures/api_key.csv"):
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_text("x")
+    assert "train.csv is no part" in refused(model, secrets_stay, include="figures/*")
+    assert "figures/api_key.csv looks like credentials" in refused(model, secrets_stay, include="*.csv, figures/*")
+    (model / "figures" / "api_key.csv").unlink()
+    push(model, repo=REPO, include="*.csv, figures/*")
+    assert_whole(hub, model)
 
 
 def test_what_belongs_to_a_release_passes(hub: Hub, model: Path, secrets_stay: Callable[[], str]) -> None:
@@ -321,9 +461,25 @@ def test_what_is_no_release_is_told_before_anything_is_sent(
     assert f"{shard.name} is damaged" in refused(model, secrets_stay)
     shard.unlink()
     assert f"lacks {shard.name}" in refused(model, secrets_stay)
+    (model / "model.safetensors.index.json").write_text('{"weight_map": {"a": 3}}')
+    assert "model.safetensors.index.json is damaged" in refused(model, secrets_stay)
+    (model / "model.safetensors.index.json").unlink()
+    assert "the weights in" in refused(model, secrets_stay)
     (model / "config.json").unlink()
     assert "config.json is missing" in refused(model, secrets_stay)
     assert "is no folder" in refused(model / "nowhere", secrets_stay)
+    assert hub.log == []
+
+
+def test_weights_of_another_shape_and_a_missing_tokenizer_are_no_release(
+    hub: Hub, model: Path, secrets_stay: Callable[[], str]
+) -> None:
+    config = (model / "config.json").read_text()
+    (model / "config.json").write_text(config.replace('"n_layer": 2', '"n_layer": 5'))
+    assert "do not fit its config.json" in refused(model, secrets_stay)
+    (model / "config.json").write_text(config)
+    (model / "tokenizer.json").unlink()
+    assert "tokenizer" in refused(model, secrets_stay)
     assert hub.log == []
 
 
@@ -347,10 +503,38 @@ def test_a_dry_run_lists_and_sends_nothing(
     assert hub.log == []
 
 
+def test_a_dry_run_says_what_would_change_on_the_hub(
+    hub: Hub, model: Path, monkeypatch: pytest.MonkeyPatch, secrets_stay: Callable[[], str]
+) -> None:
+    push(model, repo=REPO, dry_run=True)
+    assert f"{REPO} would be created" in secrets_stay()
+    assert REPO not in hub.repos
+    push(model, repo=REPO)
+    hub.somebody_commits(REPO, "golden.json")
+    other_weights(model)
+    refs = dict(hub.repos[REPO].refs)
+    push(model, repo=REPO, branch="next", dry_run=True)
+    shown = secrets_stay()
+    assert f"{REPO} at next: 1 of 13 files would be new" in shown
+    assert f"{REPO} at next: golden.json would be removed" in shown
+    assert hub.repos[REPO].refs == refs
+    hub.fail("GET", "/refs", 403, "Forbidden", times=ALWAYS)
+    push(model, repo=REPO, dry_run=True)
+    assert "the Hub could not be looked at" in secrets_stay()
+    monkeypatch.delenv("HF_TOKEN")
+    push(model, repo=REPO, dry_run=True)
+    assert "there is no token for the Hub, on which nothing was looked at" in secrets_stay()
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [
         ({"repo": "model"}, "OWNER/NAME"),
+        ({"repo": "ada/a--b"}, "OWNER/NAME"),
+        ({"repo": "ada/x.git"}, "OWNER/NAME"),
+        ({"repo": "../.."}, "OWNER/NAME"),
+        ({"repo": REPO, "branch": ""}, "--branch '' cannot be"),
+        ({"repo": REPO, "tag": "the first"}, "--tag 'the first' cannot be"),
         ({"repo": "https://huggingface.co/ada/model"}, "OWNER/NAME"),
         ({"repo": REPO, "pr": True, "branch": "next"}, "--pr"),
         ({"repo": REPO, "tokenizer": Path("nowhere")}, "--tokenizer"),
@@ -363,6 +547,8 @@ def test_wishes_that_cannot_be_are_told(hub: Hub, model: Path, options: dict[str
         push(model, **options)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="name the folder"):
         push(repo=REPO)
+    with pytest.raises(UserError, match="--branch and --tag are for a folder"):
+        push(repo=REPO, run=Path("nowhere"), tag="v1")
 
 
 def test_a_push_killed_half_way_is_resumed_and_loads_elsewhere(hub: Hub, tmp_path: Path, tiny: Tiny) -> None:
@@ -402,8 +588,12 @@ def test_the_command_line_fails_in_one_line(hub: Hub, model: Path, capfd: pytest
 
 
 def test_a_card_that_the_hub_does_not_read_is_told(hub: Hub, model: Path, secrets_stay: Callable[[], str]) -> None:
-    (model / "README.md").write_text("---\nlicense: [\n---\n")
-    assert "README.md" in refused(model, secrets_stay)
+    for content in (b"---\nlicense: [\n---\n", b"caf\xe9\n"):
+        (model / "README.md").write_bytes(content)
+        assert "README.md cannot be read as a model card" in refused(model, secrets_stay)
+    assert hub.log == []
+    (model / "README.md").write_text("---\n- license\n---\n")
+    assert "does not read the metadata of the model card README.md" in refused(model, secrets_stay)
     (model / "README.md").write_text(CARD)
     push(model, repo=REPO)
     assert_whole(hub, model)
