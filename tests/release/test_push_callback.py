@@ -1,11 +1,14 @@
 import os
+import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 
@@ -13,6 +16,7 @@ from starcoder.errors import UserError
 from starcoder.model import StarCoder
 from starcoder.release.callback import PushCheckpoints
 from starcoder.release.push import push
+from starcoder.tokenizer import Tokenizer
 from starcoder.training.checkpoint import Checkpoint, complete
 from starcoder.training.data import TokenDataModule
 from starcoder.training.module import StarCoderModule, load_trained
@@ -112,16 +116,86 @@ def test_a_dead_server_stops_nothing_and_the_next_push_catches_up(
     assert {path.name for path in folder.iterdir()} == {"step-00000002"}
 
 
-def test_a_branch_of_a_checkpoint_holds_nothing_else(hub: Hub, tiny: Tiny, tmp_path: Path, model: Path) -> None:
-    folder = tmp_path / "checkpoints"
-    train(tiny, folder, steps=2)
+def test_a_branch_of_a_checkpoint_has_the_terms_of_main_and_nothing_else(
+    hub: Hub, tiny: Tiny, tmp_path: Path, model: Path
+) -> None:
+    run = tmp_path / "run"
+    train(tiny, run / "checkpoints", steps=2)
+    shutil.copytree(tiny.tokenizer, run / "tokenizer")
+    (run / "checkpoints" / ".push").mkdir()
+    (run / "checkpoints" / ".push" / "mine").write_text("not to be removed")
     (model / "remarks.md").write_text("on the release alone\n")
-    push(model, repo=REPO, run=folder, tokenizer=tiny.tokenizer)
+    (model / "LICENSE").write_text("the terms\n")
+    (model / "README.md").write_text("---\nlicense: other\nlicense_name: mine\nlicense_link: LICENSE\n---\nThe best.\n")
+    push(model, repo=REPO, run=run, dtype="bfloat16")
     assert "remarks.md" in hub.content(REPO)
     there = hub.content(REPO, "step-00000002")
-    assert not {"remarks.md", "README.md", "model.safetensors.index.json"} & there.keys()
-    assert "model.safetensors" in there
-    push(run=folder, tokenizer=tiny.tokenizer, repo=REPO, dry_run=True)
+    assert there["LICENSE"] == b"the terms\n"
+    card = there["README.md"].decode()
+    assert yaml.safe_load(card.split("---")[1]) == {
+        "license": "other",
+        "license_name": "mine",
+        "license_link": "LICENSE",
+    }
+    assert f"{hub.endpoint}/{REPO}" in card
+    assert "The best." not in card
+    exported = {"model.safetensors", "config.json", "generation_config.json", "golden.json", ".gitattributes"}
+    vocabulary = {path.name for path in tiny.tokenizer.iterdir()}
+    assert there.keys() == {"LICENSE", "README.md"} | exported | vocabulary
+    assert b'"bfloat16"' in there["config.json"]
+    assert (run / "checkpoints" / ".push" / "mine").exists()
+    assert len(list((run / "checkpoints").iterdir())) == 2
+    push(run=run, repo=REPO, dry_run=True)
+
+
+def test_what_somebody_has_put_on_a_branch_of_a_checkpoint_stays(
+    hub: Hub, tiny: Tiny, tmp_path: Path, model: Path
+) -> None:
+    folder, branch = tmp_path / "checkpoints", "step-00000002"
+    train(tiny, folder, steps=2)
+    push(run=folder, tokenizer=tiny.tokenizer, repo=REPO)
+    assert "README.md" not in hub.content(REPO, branch)
+    by_hand = {"README.md": b"about this step\n", "notes.md": b"seen\n", "model-Q4_K_M.gguf": b"smaller\n"}
+    for name, content in by_hand.items():
+        hub.somebody_commits(REPO, name, content, branch)
+    (model / "LICENSE").write_text("the terms\n")
+    push(model, repo=REPO)
+    for dtype in ("float32", "float16"):  # the weights that are there, and others
+        push(run=folder, tokenizer=tiny.tokenizer, repo=REPO, dtype=dtype)
+        there = hub.content(REPO, branch)
+        assert by_hand.items() < there.items()
+        assert there["LICENSE"] == b"the terms\n"
+
+
+def test_a_tokenizer_that_is_not_there_is_told_before_anything_else(
+    hub: Hub, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("starcoder.training.checkpoint.complete", lambda folder: [folder / "step-00000002"])
+    with pytest.raises(UserError, match="nowhere"):
+        push(run=tmp_path, tokenizer=tmp_path / "nowhere", repo=REPO, dry_run=True)
+    assert hub.log == []
+
+
+def test_whatever_fails_on_this_machine_stops_no_training(
+    hub: Hub, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def forbidden(*_: object) -> None:
+        raise PermissionError("nicer than that already")
+
+    def full(*_: object) -> None:
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(os, "setpriority", forbidden)
+    with monkeypatch.context() as patch:
+        patch.setattr(PushCheckpoints, "_start", lambda self: subprocess.Popen(["true"]))
+        assert train(tiny, tmp_path / "checkpoints", PushCheckpoints(REPO), steps=2) == 2
+    shown = capfd.readouterr()
+    assert "step-00000002 is on the Hub" in shown.out
+    assert "is not on the Hub" not in shown.err
+    monkeypatch.setattr(Tokenizer, "save", full)
+    assert train(tiny, tmp_path / "more", PushCheckpoints(REPO), steps=2) == 2
+    assert "step-00000002 is not on the Hub: cannot make" in capfd.readouterr().err
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_the_end_does_not_wait_for_a_server_that_hangs(
