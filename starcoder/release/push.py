@@ -16,8 +16,9 @@ from huggingface_hub import get_token
 
 from starcoder import tokenizer as tokenizers
 from starcoder.errors import UserError
+from starcoder.release.client import client, size_of
 from starcoder.release.contents import CARD, Release, release
-from starcoder.release.repository import MAIN, Change, Repository, client, size_of
+from starcoder.release.repository import MAIN, Change, Repository
 
 _PART = r"\w(?:[\w.-]{0,94}\w)?"
 """What the Hub takes for an owner, and for a name."""
