@@ -14,6 +14,7 @@ from starcoder.errors import UserError
 from starcoder.model import StarCoder
 from starcoder.release import repository
 from starcoder.release.card import sealed
+from starcoder.release.client import clean
 from starcoder.release.push import push
 from tests.conftest import ROOT, Tiny, starcoder, start
 from tests.release.conftest import CARD, TOKEN, bytes_of, large_bytes, save_release
@@ -302,6 +303,11 @@ def test_what_the_server_repeats_of_a_token_is_not_shown(
 ) -> None:
     hub.fail("POST", "/commit/", 400, f"no {TOKEN}, Bearer never-show-this, see {hub.endpoint}/a?b=never-show-this")
     assert "refuses ada/model with 400 (no …, …" in refused(model, secrets_stay)
+
+
+def test_a_token_of_any_form_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "of-an-older-form")
+    assert clean("no of-an-older-form,\nBasic abc") == "no …, …"
 
 
 @pytest.mark.parametrize("logger", ["httpx2", "huggingface_hub", "httpcore2"])
