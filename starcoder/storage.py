@@ -56,8 +56,11 @@ def check_replaceable(path: Path, marker: str) -> None:
 
 
 def replace_folder(source: Path, target: Path) -> None:
-    """Rename folder `source` to `target`, moving an older `target` aside first: a rename needs an empty place."""
-    old = target.with_name(target.name + ".old")
+    """Rename folder `source` to `target`, moving an older `target` aside first: a rename needs an empty place.
+
+    Aside is a hidden name: whoever keeps a copy of `target` as `target.old` shall find it again.
+    """
+    old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)

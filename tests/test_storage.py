@@ -46,9 +46,18 @@ def test_what_is_not_ours_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_replacement_survives_a_kill_between_its_two_renames(tmp_path: Path) -> None:
-    old, new = tmp_path / "folder.old", tmp_path / "new"
+    old, new = tmp_path / ".folder.old", tmp_path / "new"
     for folder in (old, new):
         folder.mkdir()
         (folder / "file").write_text(folder.name)
     replace_folder(new, tmp_path / "folder")
     assert [(child.name, (child / "file").read_text()) for child in tmp_path.iterdir()] == [("folder", "new")]
+
+
+def test_what_looks_like_a_copy_of_the_folder_stays(tmp_path: Path) -> None:
+    for name in ("folder", "folder.old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    replace_folder(tmp_path / "new", tmp_path / "folder")
+    found = sorted((child.name, (child / "file").read_text()) for child in tmp_path.iterdir())
+    assert found == [("folder", "new"), ("folder.old", "folder.old")]

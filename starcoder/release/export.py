@@ -12,9 +12,9 @@ from starcoder.errors import UserError, one_line
 from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.release import gguf as ggufs
 from starcoder.release import golden as goldens
-from starcoder.release.folder import MARKER, check_shapes, read_config, read_weights, write_model
+from starcoder.release.folder import check_shapes, read_config, read_weights, write_model
+from starcoder.release.target import model_folder
 from starcoder.release.weights import DTYPES, Weights
-from starcoder.storage import atomic_folder, check_replaceable
 from starcoder.tokenizer import Tokenizer
 from starcoder.training.checkpoint import newest, open_weights, read_meta
 
@@ -59,8 +59,7 @@ def export(
     chosen = _dtype("dtype", dtype, stored)
     if gguf:
         ggufs.check(trained.config)
-    check_replaceable(target, MARKER)
-    with atomic_folder(target, MARKER) as partial:
+    with model_folder(target) as partial:
         write_model(partial, trained.config, trained.weights, chosen, max_shard_size)
         vocabulary.save(partial)
         if golden:

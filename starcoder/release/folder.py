@@ -22,14 +22,12 @@ from starcoder.errors import UserError
 from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.quantization import quantize
 from starcoder.release.quirks import plain_config
+from starcoder.release.target import MARKER, model_folder
 from starcoder.release.weights import Weights, in_folder, in_memory, write
-from starcoder.storage import atomic_folder
 from starcoder.tokenizer import Tokenizer
 
 M = TypeVar("M", bound=StarCoder)
 
-MARKER = "generation_config.json"
-"""The file by which a folder is known as one that may be replaced."""
 MAX_SHARD_SIZE = "5GB"
 _NAMES = {  # ours: transformers'
     "vocab_size": "vocab_size",
@@ -49,14 +47,15 @@ _FIXED = {"model_type": "gpt_bigcode", "multi_query": True, "scale_attn_weights"
 def save(model: StarCoder, folder: Path, tokenizer: Tokenizer | None = None) -> None:
     """Write `model`, and `tokenizer` when given, as a folder that `AutoModelForCausalLM.from_pretrained` loads.
 
-    A model that is there already is replaced as a whole, once the new one is complete.
+    A model that is there already is replaced as a whole, once the new one is complete; see
+    `starcoder.release.target.model_folder`.
 
     Raises:
-        UserError: when something else than a model is there.
+        UserError: when something else is there.
     """
     weights = in_memory(model.state_dict())
     dtype = next(iter(weights.specs.values())).dtype
-    with atomic_folder(folder, MARKER) as partial:
+    with model_folder(folder) as partial:
         write_model(partial, model.config, weights, dtype)
         if tokenizer is not None:
             tokenizer.save(partial)
