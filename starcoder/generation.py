@@ -114,6 +114,7 @@ def complete(
     top_p: float = 0.95,
     stop: list[str] | None = None,
     seed: int = 0,
+    revision: str | None = None,
 ) -> None:
     """Print the completion of a prompt, or with a suffix, what stands between the two.
 
@@ -126,9 +127,10 @@ def complete(
         top_p: choose among the fewest likeliest tokens whose probabilities sum to this.
         stop: texts that end the completion and are cut from it.
         seed: seed of the random choices.
+        revision: branch, tag or commit of the repository; main when not given.
     """
     sampling = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
-    folder = local_folder(model)
+    folder = local_folder(model, revision=revision)
     tokenizer = tokenizers.load(folder)
     network = StarCoder.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
     if suffix is None:

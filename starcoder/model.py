@@ -136,11 +136,11 @@ class StarCoderConfig:
         return cls(**PRESETS[name]).replace(**changes)
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, **changes: Any) -> "StarCoderConfig":
+    def from_pretrained(cls, source: str | Path, revision: str | None = None, **changes: Any) -> "StarCoderConfig":
         """The shape of the model in a `gpt_bigcode` folder or Hub repository, with `changes` on top."""
         from starcoder.release.folder import local_folder, read_config
 
-        return read_config(local_folder(source)).replace(**changes)
+        return read_config(local_folder(source, revision=revision)).replace(**changes)
 
 
 _1B: dict[str, Any] = {"n_layer": 24, "n_embd": 2048, "n_head": 16}
@@ -473,11 +473,13 @@ class StarCoder(nn.Module):
         return torch.cat(nats).view_as(targets)
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, dtype: torch.dtype | None = None, **changes: Any) -> Self:
+    def from_pretrained(
+        cls, source: str | Path, dtype: torch.dtype | None = None, revision: str | None = None, **changes: Any
+    ) -> Self:
         """Load a `gpt_bigcode` folder or Hub repository; see `starcoder.release.folder.load`."""
         from starcoder.release.folder import load
 
-        return load(cls, source, dtype, **changes)
+        return load(cls, source, dtype, revision, **changes)
 
     def load_pretrained(self, source: str | Path) -> None:
         """Take over the weights of a `gpt_bigcode` folder or Hub repository; a sharded model reads its part alone."""

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from starcoder.errors import UserError
+from starcoder.hub import check_revision, fetching
 from starcoder.storage import atomic_file
 
 
@@ -212,13 +213,17 @@ def train(texts: Iterable[str], vocab_size: int, progress: bool = False) -> Toke
     return Tokenizer(backend)
 
 
-def load(folder: Path | str) -> Tokenizer:
+def load(folder: Path | str, revision: str | None = None) -> Tokenizer:
     """Read the tokenizer of a folder, written by `save` or the released StarCoder's, or of a Hub repository.
+
+    Args:
+        folder: the folder, or `owner/name` on the Hub.
+        revision: branch, tag or commit of the repository; main when not given.
 
     Raises:
         UserError: when the folder or its tokenizer.json is missing or damaged, or is another kind of tokenizer.
     """
-    path = _tokenizer_file(folder)
+    path = _tokenizer_file(folder, revision)
     try:
         backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -231,19 +236,16 @@ def load(folder: Path | str) -> Tokenizer:
         raise UserError(f"{path} is not StarCoder's kind of tokenizer: {error}") from None
 
 
-def _tokenizer_file(source: Path | str) -> Path:
+def _tokenizer_file(source: Path | str, revision: str | None) -> Path:
     """tokenizer.json in a folder; where there is no such folder, but `owner/name`, in the Hub's repository."""
     path = Path(source) / "tokenizer.json"
     if Path(source).is_dir() or str(source).count("/") != 1:
+        check_revision(source, revision)
         return path
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    try:
-        return Path(hf_hub_download(str(source), path.name))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{source} is neither a folder nor a repository that the Hub gives: {reason}") from None
+    with fetching(source):
+        return Path(hf_hub_download(str(source), path.name, revision=revision))
 
 
 def _check_layout(backend: tokenizers.Tokenizer) -> None:

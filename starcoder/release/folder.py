@@ -15,15 +15,15 @@ from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from starcoder.distributed import fill
 from starcoder.errors import UserError
+from starcoder.hub import check_revision, fetching
 from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.quantization import quantize
 from starcoder.release.quirks import plain_config
 from starcoder.release.target import MARKER, model_folder
-from starcoder.release.weights import Weights, in_folder, in_memory, write
+from starcoder.release.weights import Weights, in_folder, in_memory, shard_bytes, write
 from starcoder.tokenizer import Tokenizer
 
 M = TypeVar("M", bound=StarCoder)
@@ -62,15 +62,21 @@ def save(model: StarCoder, folder: Path, tokenizer: Tokenizer | None = None) -> 
 
 
 def write_model(
-    folder: Path, config: StarCoderConfig, weights: Weights, dtype: torch.dtype, max_shard_size: str | int | None = None
+    folder: Path, config: StarCoderConfig, weights: Weights, dtype: torch.dtype, max_shard_size: int | None = None
 ) -> None:
     """Write configuration and weights into an empty folder; see `starcoder.release.weights.write`."""
     _write_json(folder / "config.json", to_transformers(config, dtype))
     _write_json(folder / MARKER, {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0})
-    write(weights, folder, dtype, max_shard_size or MAX_SHARD_SIZE)
+    write(weights, folder, dtype, max_shard_size or shard_bytes(MAX_SHARD_SIZE))
 
 
-def load(model_class: type[M], source: str | Path, dtype: torch.dtype | None = None, **changes: Any) -> M:
+def load(
+    model_class: type[M],
+    source: str | Path,
+    dtype: torch.dtype | None = None,
+    revision: str | None = None,
+    **changes: Any,
+) -> M:
     """Read a model from a folder, or from a Hub repository of that name.
 
     Args:
@@ -78,12 +84,13 @@ def load(model_class: type[M], source: str | Path, dtype: torch.dtype | None = N
         source: the folder, or `owner/name` on the Hub.
         dtype: what the weights are converted to; as stored when not given. int8 is for CPU; see
             `starcoder.quantization`.
+        revision: branch, tag or commit of the repository; main when not given.
         changes: fields of the configuration that differ from the folder's, such as `dropout`.
 
     Raises:
         UserError: when there is no such folder, or it holds no multi-query `gpt_bigcode`, or its weights are damaged.
     """
-    folder = local_folder(source)
+    folder = local_folder(source, revision=revision)
     config = read_config(folder).replace(**changes)
     with torch.device("meta"):
         model = model_class(config)
@@ -180,27 +187,27 @@ def from_transformers(raw: Mapping[str, Any]) -> StarCoderConfig:
     return StarCoderConfig(dropout=dropouts[0], **{ours: raw[theirs] for ours, theirs in _NAMES.items()})
 
 
-def local_folder(source: str | Path, *more: str) -> Path:
+def local_folder(source: str | Path, *more: str, revision: str | None = None) -> Path:
     """`source` itself when it is a folder, otherwise a local copy of the Hub repository of that name.
 
     Args:
         source: the folder, or `owner/name` on the Hub.
         more: patterns of files that are wanted besides model and tokenizer.
+        revision: branch, tag or commit of the repository; main when not given.
 
     Raises:
-        UserError: when it is neither.
+        UserError: when it is neither, the Hub does not give it, or a folder shall have a revision.
     """
     folder = Path(source)
     if folder.is_dir():
+        check_revision(source, revision)
         return folder
     wanted = ["*.json", "*.safetensors", "*.txt", *more]
-    try:
-        fetched = Path(snapshot_download(str(source), allow_patterns=wanted))
+    with fetching(source):
+        fetched = Path(snapshot_download(str(source), revision=revision, allow_patterns=wanted))
         if not any(fetched.glob("*.safetensors")):
-            fetched = Path(snapshot_download(str(source), allow_patterns=[*wanted, "pytorch_model*.bin"]))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{source} is neither a folder nor a repository that the Hub gives: {reason}") from None
+            wanted.append("pytorch_model*.bin")
+            fetched = Path(snapshot_download(str(source), revision=revision, allow_patterns=wanted))
     return fetched
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from starcoder.distributed import fill
 from starcoder.errors import UserError, one_line
 from starcoder.linear import linear
-from starcoder.model import StarCoder
+from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.release.folder import read_config, read_weights
 from starcoder.release.weights import Weights
 from starcoder.tokenizer import Tokenizer
@@ -31,6 +31,7 @@ PROMPTS = (
 POSITIONS = 3
 LIKELIEST = 5
 _ROWS = 4096
+_LARGEST = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,44 @@ def read(folder: Path) -> list[Golden]:
         return []
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
-        return [Golden(**prompt) for prompt in content["prompts"]]
+        goldens = [Golden(**prompt) for prompt in content["prompts"]]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: {one_line(error)}") from None
+    if not goldens:
+        raise UserError(f"{path} is damaged: it has no prompts")
+    config = read_config(folder)
+    for number, golden in enumerate(goldens):
+        if problem := _problem(golden, config):
+            raise UserError(f"{path} is damaged: {problem} of prompt {number} cannot be")
+    return goldens
+
+
+def _problem(golden: Golden, config: StarCoderConfig) -> str | None:
+    """The field that no model of this shape can have given, if there is one."""
+    if not isinstance(golden.text, str):
+        return "text"
+    if not _are_below(golden.ids, config.vocab_size):
+        return "ids"
+    if not _are_below(golden.positions, min(len(golden.ids), config.context_length)):
+        return "positions"
+    for name, rows in (("top_ids", golden.top_ids), ("top_logits", golden.top_logits)):
+        if not isinstance(rows, list) or len(rows) != len(golden.positions):
+            return name
+    if not all(_are_below(row, config.vocab_size) and len(row) == len(golden.top_ids[0]) for row in golden.top_ids):
+        return "top_ids"
+    if not all(_are_logits(row) and len(row) == len(golden.top_ids[0]) for row in golden.top_logits):
+        return "top_logits"
+    return None
+
+
+def _are_below(numbers: Any, end: int) -> bool:
+    """Whether that is a list of one or more integers from 0 to below `end`."""
+    return isinstance(numbers, list) and bool(numbers) and all(type(n) is int and 0 <= n < end for n in numbers)
+
+
+def _are_logits(numbers: Any) -> bool:
+    """Whether that is a list of numbers that fp32 has."""
+    return isinstance(numbers, list) and all(type(x) in (int, float) and abs(x) < _LARGEST for x in numbers)
 
 
 @torch.inference_mode()

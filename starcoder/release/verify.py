@@ -12,7 +12,7 @@ from starcoder.release.folder import local_folder
 from starcoder.release.readers import READERS, Difference, Reference, Skipped, check_logits
 
 
-def verify(folder: str | Path, readers: str | None = None) -> None:
+def verify(folder: str | Path, readers: str | None = None, revision: str | None = None) -> None:
     """Load a release with this kit and every reader that is installed; compare token ids, and logits or greedy tokens.
 
     One line a reader. Each has the model in memory beside this kit's, in fp32.
@@ -20,15 +20,16 @@ def verify(folder: str | Path, readers: str | None = None) -> None:
     Args:
         folder: what `starcoder export` wrote, or a Hub repository of it.
         readers: those to ask, separated by commas: transformers, ctranslate2, llama.cpp; all when not given.
+        revision: branch, tag or commit of the repository; main when not given.
 
     Raises:
         UserError: when there is no release, or nothing to compare it with.
         Difference: when two answers differ; the command then exits with 1.
     """
-    names = readers.split(",") if readers else list(READERS)
+    names = [name.strip() for name in readers.split(",")] if readers else list(READERS)
     if unknown := [name for name in names if name not in READERS]:
         raise UserError(f"no reader {', '.join(unknown)}; there are {', '.join(READERS)}")
-    place = local_folder(folder, "*.gguf")
+    place = local_folder(folder, "*.gguf", revision=revision)
     model, vocabulary = StarCoder.from_pretrained(place, dtype=torch.float32).eval(), tokenizers.load(place)
     reference = Reference(place, model, vocabulary, goldens.PROMPTS)
     asked = [_kit(reference), *(_ask(name, reference) for name in names)]
@@ -55,7 +56,7 @@ def _kit(reference: Reference) -> bool:
     for number, golden in enumerate(known):
         if reference.tokenizer.encode_prompt(golden.text) != golden.ids:
             raise Difference(f"{reference.folder}: we tokenize prompt {number} otherwise than {goldens.FILE} says")
-        logits = reference.logits(golden.ids[: golden.positions[-1] + 1])[golden.positions]  # (N, V)
+        logits = reference.logits(golden.ids[: max(golden.positions) + 1])[golden.positions]  # (N, V)
         ours = logits.gather(-1, torch.tensor(golden.top_ids))  # (N, K)
         differences.append(check_logits(goldens.FILE, reference, number, ours, torch.tensor(golden.top_logits)))
     print(

@@ -26,6 +26,7 @@ from starcoder.release.quirks import HEAD, origins
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SAFETENSORS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _NAMES = {dtype: name for name, dtype in _SAFETENSORS.items()}
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _INDEX = ".index.json"
 _FORMATS = ("model.safetensors", "pytorch_model.bin")
 
@@ -74,7 +75,8 @@ def in_folder(folder: Path, n_embd: int) -> Weights:
         n_embd: its width, by which matrices that lie transposed are known.
 
     Raises:
-        UserError: when there are none, one of their files is missing or damaged, or the head is not the token table.
+        UserError: when there are none, one of their files is missing or damaged, a weight is quantised, or the head is
+            not the token table.
     """
     files: dict[str, Path] = {}
     stored: dict[str, Tensor] = {}
@@ -83,6 +85,12 @@ def in_folder(folder: Path, n_embd: int) -> Weights:
         stored |= specs
         files |= dict.fromkeys(specs, file)
     found = origins(stored, n_embd)
+    for name in (name for origin in found.values() for name in origin.names):
+        if name in stored and stored[name].dtype not in _NAMES:
+            raise UserError(
+                f"{files[name]}: {name} holds no floating-point numbers of 16 to 64 bits, as quantised weights do not: "
+                "fetch the weights that they were made of"
+            )
 
     def read_part(name: str, part: Part) -> Tensor:
         origin = found[name]
@@ -105,17 +113,14 @@ def _check_tied(table: Tensor, head: Tensor, folder: Path) -> None:
         raise UserError(f"{folder}: lm_head.weight differs from the token table, but this kit's model has only one")
 
 
-def write(weights: Weights, folder: Path, dtype: torch.dtype, max_shard_size: str | int) -> None:
-    """Write safetensors of at most `max_shard_size`, with an index when there are several; hold one tensor at a time.
+def write(weights: Weights, folder: Path, dtype: torch.dtype, max_shard_size: int) -> None:
+    """Write safetensors of at most so many bytes, with an index when there are several; hold one tensor at a time.
 
     Raises:
-        UserError: when the size is none, or a tensor holds what `dtype` has no number for.
+        UserError: when a tensor holds what `dtype` has no number for.
     """
     specs = {name: spec.to(dtype) for name, spec in weights.specs.items()}
-    try:
-        plan = split_torch_state_dict_into_shards(specs, max_shard_size=max_shard_size)
-    except ValueError as error:
-        raise UserError(f"max_shard_size is {max_shard_size!r}, no size such as 5GB: {one_line(error)}") from None
+    plan = split_torch_state_dict_into_shards(specs, max_shard_size=max_shard_size)
     for file, names in plan.filename_to_tensors.items():
         with (folder / file).open("wb") as out:
             out.write(_header({name: specs[name] for name in names}))
@@ -125,6 +130,22 @@ def write(weights: Weights, folder: Path, dtype: torch.dtype, max_shard_size: st
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         (folder / (_FORMATS[0] + _INDEX)).write_text(json.dumps(index, indent=2) + "\n")
+
+
+def shard_bytes(size: str) -> int:
+    """A size such as "5GB" in bytes.
+
+    Raises:
+        UserError: when it is no positive size.
+    """
+    number, unit = size.strip()[:-2], size.strip()[-2:].upper()
+    try:
+        n_bytes = int(float(number) * _UNITS[unit])
+    except (ValueError, KeyError, OverflowError):
+        n_bytes = 0
+    if n_bytes <= 0:
+        raise UserError(f"max_shard_size is {size!r}, no size such as 5GB or 500MB")
+    return n_bytes
 
 
 def _header(specs: Mapping[str, Tensor]) -> bytes:

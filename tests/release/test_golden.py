@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from starcoder.errors import UserError
 from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.release import golden
 from starcoder.release.folder import save
+from starcoder.release.verify import verify
 from tests.conftest import VOCAB_SIZE, Tiny
 
 SHAPE = {"n_layer": 3, "n_head": 2, "n_embd": 32, "vocab_size": VOCAB_SIZE, "init_std": 0.3}
@@ -52,4 +54,45 @@ def test_a_damaged_file_is_refused(tmp_path: Path, content: str) -> None:
     assert golden.read(tmp_path) == []
     (tmp_path / golden.FILE).write_text(content)
     with pytest.raises(UserError, match=r"golden\.json is damaged"):
+        golden.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("text", 5),
+        ("text", None),
+        ("ids", []),
+        ("ids", [VOCAB_SIZE]),
+        ("ids", [-1, 3]),
+        ("ids", "abc"),
+        ("ids", [1.0]),
+        ("positions", []),
+        ("positions", [9999, 9999, 9999]),
+        ("positions", [-3, -2, -1]),
+        ("positions", None),
+        ("top_ids", [[1, 2, 3, 4, VOCAB_SIZE]] * 3),
+        ("top_ids", [[1], [2, 3], [4]]),
+        ("top_ids", [[]] * 3),
+        ("top_ids", [[1]]),
+        ("top_ids", 7),
+        ("top_logits", [[None] * 5] * 3),
+        ("top_logits", [[float("nan")] * 5] * 3),
+        ("top_logits", [[10**400] * 5] * 3),
+        ("top_logits", [[1.0] * 4] * 3),
+        ("top_logits", ["abcde"] * 3),
+    ],
+)
+def test_what_no_model_can_have_answered_is_refused(tiny: Tiny, tmp_path: Path, field: str, value: object) -> None:
+    folder = written(tiny, tmp_path / "model")
+    content = json.loads((folder / golden.FILE).read_text())
+    content["prompts"][1][field] = value
+    (folder / golden.FILE).write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"golden\.json is damaged: {field} of prompt 1 cannot be"):
+        verify(folder, readers="transformers")
+
+
+def test_no_prompts_are_no_answers(tmp_path: Path) -> None:
+    (tmp_path / golden.FILE).write_text('{"prompts": []}')
+    with pytest.raises(UserError, match=r"golden\.json is damaged: it has no prompts"):
         golden.read(tmp_path)

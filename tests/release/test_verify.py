@@ -89,7 +89,7 @@ def test_readers_that_are_not_there_are_named(
         return None if name == "ctranslate2" else 1
 
     monkeypatch.setattr(readers, "find_spec", find_spec)
-    verify(folder, readers="transformers,ctranslate2")
+    verify(folder, readers="transformers, ctranslate2")
     assert "ctranslate2 is skipped: not installed: pip install ctranslate2\n" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"nothing to compare .* with: it has no golden\.json"):
         verify(folder, readers="ctranslate2")
