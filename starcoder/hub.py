@@ -1,4 +1,4 @@
-"""Reading from the Hugging Face Hub: whatever goes wrong is said in one line, without the secrets that addresses carry."""
+"""Reading from the Hugging Face Hub: what goes wrong is said in one line, without the secrets that addresses carry."""
 
 import logging
 from collections.abc import Iterator

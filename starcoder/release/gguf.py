@@ -6,6 +6,7 @@ as something else is refused. Its GELU is always the tanh approximation, which d
 
 import json
 from contextlib import closing
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,19 @@ from starcoder.tokenizer import EOD, FIM_MIDDLE, FIM_PAD, FIM_PREFIX, FIM_SUFFIX
 
 _WORDS = "refact"
 """llama.cpp's name for our rule of cutting text into words: GPT-2's, each digit apart."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What else the file says of the model.
+
+    Args:
+        name: the model's.
+        licence: identifier of the weights' licence, when it is known.
+    """
+
+    name: str
+    licence: str | None = None
 
 
 def check(config: StarCoderConfig) -> None:
@@ -42,7 +56,12 @@ def check(config: StarCoderConfig) -> None:
 
 
 def write(
-    path: Path, config: StarCoderConfig, weights: Weights, tokenizer: Tokenizer, dtype: torch.dtype = torch.float32
+    path: Path,
+    config: StarCoderConfig,
+    weights: Weights,
+    tokenizer: Tokenizer,
+    dtype: torch.dtype = torch.float32,
+    about: About | None = None,
 ) -> None:
     """Write the file, one tensor at a time; biases, layer norms and positions stay fp32, as llama.cpp adds them.
 
@@ -51,7 +70,8 @@ def write(
         config: the model's shape.
         weights: its weights.
         tokenizer: its vocabulary; ids of the model beyond it become unused tokens.
-        dtype: that of the matrices.
+        dtype: float32, float16 or bfloat16, that of the matrices.
+        about: the model's name and licence, which programs show.
 
     Raises:
         UserError: as `check` does, or when a weight is no finite number in `dtype`.
@@ -61,6 +81,7 @@ def write(
 
     names = get_tensor_name_map(MODEL_ARCH.STARCODER, config.n_layer)
     with atomic_file(path) as partial, closing(GGUFWriter(partial, "starcoder")) as writer:
+        _add_about(writer, config, about)
         _add_shape(writer, config, dtype)
         _add_vocabulary(writer, config, tokenizer)
         dtypes = {name: _stored_dtype(name, spec, dtype) for name, spec in weights.specs.items()}
@@ -92,6 +113,16 @@ def _kind(dtype: torch.dtype) -> tuple[Any, np.dtype[Any]]:
     }
     kind, stored = kinds[dtype]
     return kind, np.dtype(stored)
+
+
+def _add_about(writer: Any, config: StarCoderConfig, about: About | None) -> None:
+    from gguf import size_label
+
+    writer.add_size_label(size_label(config.n_params, 0, 0, 0))
+    if about:
+        writer.add_name(about.name)
+    if about and about.licence:
+        writer.add_license(about.licence)
 
 
 def _add_shape(writer: Any, config: StarCoderConfig, dtype: torch.dtype) -> None:

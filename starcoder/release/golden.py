@@ -7,6 +7,7 @@ Shapes: T tokens of a prompt, N last positions, K likeliest tokens, V vocabulary
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,14 +102,16 @@ def _problem(golden: Golden, config: StarCoderConfig) -> str | None:
         return "ids"
     if not _are_below(golden.positions, min(len(golden.ids), config.context_length)):
         return "positions"
-    for name, rows in (("top_ids", golden.top_ids), ("top_logits", golden.top_logits)):
-        if not isinstance(rows, list) or len(rows) != len(golden.positions):
-            return name
-    if not all(_are_below(row, config.vocab_size) and len(row) == len(golden.top_ids[0]) for row in golden.top_ids):
+    n = len(golden.positions)
+    if not _are_rows(golden.top_ids, n, lambda row: _are_below(row, config.vocab_size)):
         return "top_ids"
-    if not all(_are_logits(row) and len(row) == len(golden.top_ids[0]) for row in golden.top_logits):
-        return "top_logits"
-    return None
+    fit = _are_rows(golden.top_logits, n, _are_logits) and len(golden.top_logits[0]) == len(golden.top_ids[0])
+    return None if fit else "top_logits"
+
+
+def _are_rows(rows: Any, n: int, is_row: Callable[[Any], bool]) -> bool:
+    """Whether that is a list of `n` rows of one width."""
+    return isinstance(rows, list) and len(rows) == n and all(map(is_row, rows)) and len({*map(len, rows)}) == 1
 
 
 def _are_below(numbers: Any, end: int) -> bool:

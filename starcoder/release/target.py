@@ -1,4 +1,4 @@
-"""Where a model may be written: into an empty place or over a model of ours, and never over what somebody else put there."""
+"""Where a model may be written: in an empty place or over a model of ours, never over what somebody else put there."""
 
 import json
 from collections.abc import Iterator

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -9,6 +10,9 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from gguf import GGUFReader, size_label
+from huggingface_hub import close_session
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from starcoder import tokenizer as tokenizers
@@ -17,10 +21,13 @@ from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.release import gguf as ggufs
 from starcoder.release import golden
 from starcoder.release.export import export
+from starcoder.release.push import push
 from starcoder.release.verify import verify
 from starcoder.storage import sha256
 from starcoder.training.module import load_trained
 from tests.conftest import ROOT, VOCAB_SIZE, Tiny, starcoder
+from tests.release.conftest import save_release
+from tests.release.hub import Hub
 
 SHAPE = {"n_layer": 2, "n_head": 2, "n_embd": 32, "vocab_size": VOCAB_SIZE, "context_length": 128}
 
@@ -129,6 +136,11 @@ def test_bad_input_is_refused_in_one_line(tiny: Tiny, tmp_path: Path, monkeypatc
     refused("dtype is 'int3', none of float32, bfloat16, float16", *good, dtype="int3")
     refused("gguf_dtype is 'q4_0', none of float32, bfloat16, float16", *good, gguf=True, gguf_dtype="q4_0")
     refused("max_shard_size is 'much'", *good, max_shard_size="much")
+    for size in ("0GB", "-5GB", "1e400GB", "nanGB", "5", ""):
+        refused("max_shard_size is", *good, max_shard_size=size)
+    refused("--gguf_dtype float16 without --gguf", *good, gguf_dtype="float16")
+    refused("are the same option: say one of them", source, tiny.tokenizer, tmp_path / "model", tmp_path / "other")
+    refused("is no repository on the Hub: it has no revision next", *good, revision="next")
     torch.save({"state_dict": {"weight": torch.zeros(3)}}, tmp_path / "other.ckpt")
     refused("no checkpoint of this kit's training", tmp_path / "other.ckpt", *good[1:])
     one_file(model_of(), tmp_path / "odd.ckpt", model_config=asdict(model_of(n_layer=3).config))
@@ -139,6 +151,107 @@ def test_bad_input_is_refused_in_one_line(tiny: Tiny, tmp_path: Path, monkeypatc
     refused("package gguf, which is not installed", *good, gguf=True)
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["thesis"]
     assert [path.name for path in thesis.iterdir()] == ["chapter1.tex"]
+
+
+@pytest.mark.parametrize("state", [[1, 2], {"model.a": "text"}, {3: torch.zeros(3)}, None])
+def test_what_is_no_state_dict_is_refused(tiny: Tiny, tmp_path: Path, state: object) -> None:
+    torch.save({"state_dict": state, "model_config": asdict(model_of().config)}, tmp_path / "a.ckpt")
+    refused(r"a\.ckpt is damaged, or no checkpoint", tmp_path / "a.ckpt", tiny.tokenizer, tmp_path / "model")
+
+
+def test_an_export_replaces_all_that_an_earlier_one_wrote(tiny: Tiny, tmp_path: Path) -> None:
+    export(one_file(model_of(), tmp_path / "a"), tiny.tokenizer, tmp_path / "model", gguf=True, max_shard_size="50KB")
+    assert len(list((tmp_path / "model").iterdir())) > 12
+    other = model_of(activation="gelu_pytorch_tanh")
+    export(one_file(other, tmp_path / "b"), tiny.tokenizer, tmp_path / "model", golden=False)
+    same(tmp_path / "model", other)
+    names = {path.name for path in (tmp_path / "model").iterdir()}
+    assert not names & {"golden.json", "model.gguf", "model.safetensors.index.json"}
+    (tmp_path / "model" / "LICENSE").write_text("terms")
+    refused(", LICENSE: name another folder", tmp_path / "b", tiny.tokenizer, tmp_path / "model")
+    same(tmp_path / "model", other)
+
+
+def test_an_export_says_what_it_wrote_and_who_would_misread_it(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = one_file(model_of(), tmp_path / "a")
+    export(source, tiny.tokenizer, tmp_path / "usual")
+    (line,) = capsys.readouterr().out.splitlines()
+    size = sum(path.stat().st_size for path in (tmp_path / "usual").iterdir())
+    assert line == (
+        f"wrote {tmp_path / 'usual'}: {model_of().config.n_params:,} parameters, {size / 1000:.1f} kB in 9 files"
+    )
+    odd = one_file(model_of(layer_norm_epsilon=1e-6, n_inner=100), tmp_path / "b")
+    export(odd, tiny.tokenizer, tmp_path / "odd")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == [
+        "CTranslate2 would misread it: layer_norm_epsilon is 1e-06, there always 1e-05",
+        "llama.cpp would misread it: n_inner is 100, there always 4 · n_embd = 128",
+    ]
+
+
+def test_somebody_elses_tokenizer_above_a_checkpoint_is_passed_over(tiny: Tiny, tmp_path: Path) -> None:
+    tokenizer = tokenizers.load(tiny.tokenizer)
+    source = checkpoint(model_of(), tmp_path / "runs" / "a" / "step-00000001", tokenizer=tokenizer.digest)
+    (tmp_path / "runs" / "tokenizer").mkdir()
+    (tmp_path / "runs" / "tokenizer" / "tokenizer.json").write_text('{"model": "of another kind"}')
+    tokenizer.save(tmp_path / "tokenizer")
+    export(source, out=tmp_path / "model")
+    assert tokenizers.load(tmp_path / "model").digest == tokenizer.digest
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize("end", [17, [0, 17]])
+def test_a_model_whose_documents_end_with_another_token_is_not_exported(
+    tiny: Tiny, tmp_path: Path, file: str, end: object
+) -> None:
+    export(one_file(model_of(), tmp_path / "a"), tiny.tokenizer, tmp_path / "first", golden=False)
+    path = tmp_path / "first" / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": end}))
+    refused(rf"{file}: eos_token_id is {re.escape(str(end))}, but", tmp_path / "first", out=tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_quantised_weights_are_refused(tiny: Tiny, tmp_path: Path, dtype: torch.dtype) -> None:
+    export(one_file(model_of(), tmp_path / "a"), tiny.tokenizer, tmp_path / "first", golden=False)
+    weights = tmp_path / "first" / "model.safetensors"
+    name = "transformer.h.0.attn.c_attn.weight"
+    state = load_file(weights)
+    save_file(state | {name: state[name].mul(100).to(dtype)}, weights)
+    refused(rf"{name} holds no floating-point numbers of 16", tmp_path / "first", out=tmp_path / "second")
+
+
+def test_a_folder_in_double_precision(tiny: Tiny, tmp_path: Path) -> None:
+    model = model_of().double()
+    export(one_file(model, tmp_path / "a"), tiny.tokenizer, tmp_path / "model", gguf=True)
+    same(tmp_path / "model", model, torch.float64)
+    kinds = {tensor.tensor_type.name for tensor in GGUFReader(tmp_path / "model" / "model.gguf").tensors}
+    assert kinds == {"F32"}
+
+
+def test_a_gguf_file_says_whose_weights_it_holds(tiny: Tiny, tmp_path: Path) -> None:
+    export(one_file(model_of(), tmp_path / "a"), tiny.tokenizer, tmp_path / "first", gguf=True)
+    first = GGUFReader(tmp_path / "first" / "model.gguf").fields
+    assert first["general.name"].contents() == "first"
+    assert first["general.size_label"].contents() == size_label(model_of().config.n_params, 0, 0, 0)
+    assert "general.license" not in first
+    for card, licence in (("license: mit", "mit"), ("license: other\nlicense_name: ours", "ours")):
+        (tmp_path / "first" / "README.md").write_text(f"---\n{card}\n---\nA model.\n")
+        export(tmp_path / "first", out=tmp_path / "second", gguf=True)
+        assert GGUFReader(tmp_path / "second" / "model.gguf").fields["general.license"].contents() == licence
+
+
+def test_a_model_on_the_hub_is_exported_by_its_name(tiny: Tiny, tmp_path: Path, hub: Hub) -> None:
+    for seed, branch in ((1, "main"), (2, "next")):
+        folder = tmp_path / branch
+        network = save_release(folder, tiny.tokenizer, "150KB", seed=seed, n_layer=1, n_head=2, n_embd=64)
+        push(folder, repo="ada/model", branch=branch)
+        close_session()
+        export(Path("ada/model"), out=tmp_path / f"from {branch}", dtype="bfloat16", revision=branch, golden=False)
+        same(tmp_path / f"from {branch}", network, torch.bfloat16)
+    refused("ada/other is neither a folder nor a repository", Path("ada/other"), out=tmp_path / "other")
 
 
 def test_weights_that_are_no_numbers_are_refused(tiny: Tiny, tmp_path: Path) -> None:

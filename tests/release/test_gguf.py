@@ -35,10 +35,12 @@ def numbers(tensor: Any) -> Tensor:
     return raw.float()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_the_file_holds_every_weight_once(tiny: Tiny, tmp_path: Path, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("dtype", "file_type"), [(torch.float32, 0), (torch.float16, 1), (torch.bfloat16, 32)])
+def test_the_file_holds_every_weight_once(tiny: Tiny, tmp_path: Path, dtype: torch.dtype, file_type: int) -> None:
     model, _ = write(tiny, tmp_path / "model.gguf", dtype)
-    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
+    reader = gguf.GGUFReader(tmp_path / "model.gguf")
+    assert reader.fields["general.file_type"].contents() == file_type  # as llama.h numbers them
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
     state = model.state_dict()
     assert len(tensors) == len(state)
     for ours, theirs in {
@@ -69,7 +71,12 @@ def test_the_file_holds_the_shape_and_the_vocabulary(tiny: Tiny, tmp_path: Path)
     assert len(tokens) == len(kinds) == VOCAB_SIZE + 7
     assert [kinds.count(kind) for kind in (3, 1, 5)] == [len(SENTINELS), VOCAB_SIZE - len(SENTINELS), 7]
     assert len(content["tokenizer.ggml.merges"]) == VOCAB_SIZE - tokenizers.SMALLEST_VOCABULARY
-    assert content["tokenizer.ggml.fim_suf_token_id"] == tokenizers.FIM_SUFFIX
+    assert not content["tokenizer.ggml.add_bos_token"]
+    ids = {name: content[f"tokenizer.ggml.{name}_token_id"] for name in ("bos", "eos", "unknown")}
+    assert ids == dict.fromkeys(ids, 0)
+    assert SENTINELS[0] == "<|endoftext|>"
+    for name, spelling in (("pre", "prefix"), ("suf", "suffix"), ("mid", "middle"), ("pad", "pad")):
+        assert SENTINELS[content[f"tokenizer.ggml.fim_{name}_token_id"]] == f"<fim_{spelling}>"
 
 
 def test_llama_cpp_cuts_text_as_we_do(tiny: Tiny, tmp_path: Path) -> None:

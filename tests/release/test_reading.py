@@ -35,7 +35,11 @@ def pushed(hub: Hub, folder: Path, branch: str = "main") -> None:
     ],
 )
 def test_a_download_that_fails_is_one_line_without_secrets(
-    hub: Hub, model: Path, fault: dict[str, Any], parts: list[str], monkeypatch: pytest.MonkeyPatch,
+    hub: Hub,
+    model: Path,
+    fault: dict[str, Any],
+    parts: list[str],
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
@@ -71,7 +75,7 @@ def test_a_revision_is_read_everywhere(hub: Hub, model: Path, tiny: Tiny, capsys
     complete(str(other), "def", max_new_tokens=4, temperature=0)
     assert there == capsys.readouterr().out
     for read in (StarCoder.from_pretrained, StarCoderConfig.from_pretrained, tokenizers.load, verify):
-        with pytest.raises(UserError, match="ada/model is neither .*: it has no such revision"):
+        with pytest.raises(UserError, match=r"ada/model is neither .*: it has no such revision"):
             read("ada/model", revision="nowhere")
         with pytest.raises(UserError, match="other is no repository on the Hub: it has no revision next"):
             read(other, revision="next")

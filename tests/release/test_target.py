@@ -107,8 +107,12 @@ def test_a_damaged_index_names_nothing(folder: Path, index: str) -> None:
 
 
 def test_what_appears_while_a_model_is_written_stays_too(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"notes\.md"), model_folder(folder) as partial:
-        (partial / "config.json").write_text("{}")
-        (folder / "notes.md").write_text("words")
+    def write() -> None:
+        with model_folder(folder) as partial:
+            (partial / "config.json").write_text("{}")
+            (folder / "notes.md").write_text("words")
+
+    with pytest.raises(UserError, match=r"notes\.md"):
+        write()
     assert (folder / "notes.md").read_text() == "words"
     assert list(folder.parent.iterdir()) == [folder]
