@@ -138,12 +138,13 @@ def llama_cpp(reference: Reference) -> str:
     _require("cyllama")
     if lines := [_llama_cpp(reference, file, file) for file in sorted(reference.folder.glob("*.gguf"))]:
         return "\n".join(lines)
+    try:
+        ggufs.check(reference.model.config)
+    except UserError as error:
+        raise Skipped(str(error)) from None
     with TemporaryDirectory() as folder:
         file, config = Path(folder, "model.gguf"), reference.model.config
-        try:
-            ggufs.write(file, config, read_weights(reference.folder, config), reference.tokenizer)
-        except UserError as error:
-            raise Skipped(str(error)) from None
+        ggufs.write(file, config, read_weights(reference.folder, config), reference.tokenizer)
         return _llama_cpp(reference, file, reference.folder)
 
 
