@@ -1,14 +1,10 @@
 """Reading from the Hugging Face Hub: what goes wrong is said in one line, without the secrets that addresses carry."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from starcoder.errors import UserError
-
-_LOGGERS = ("huggingface_hub.file_download", "huggingface_hub.utils._http", "httpx2")
-"""Where the Hub's client and its HTTP library write addresses to."""
 
 
 def check_revision(folder: str | Path, revision: str | None) -> None:
@@ -28,30 +24,21 @@ def fetching(source: str | Path) -> Iterator[None]:
     Raises:
         UserError: for whatever else the Hub's client raises, its HTTP library's exceptions included.
     """
-    for name in _LOGGERS:
-        logging.getLogger(name).addFilter(_discreet)
+    from starcoder.release.client import discreet_logs
+
     try:
-        yield
+        with discreet_logs():
+            yield
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
             raise
         raise UserError(_explain(str(source), error)) from None
-    finally:
-        for name in _LOGGERS:
-            logging.getLogger(name).removeFilter(_discreet)
-
-
-def _discreet(record: logging.LogRecord) -> bool:
-    from starcoder.release.repository import clean
-
-    record.msg, record.args = clean(record.getMessage()), ()
-    return True
 
 
 def _explain(source: str, error: Exception) -> str:
     from huggingface_hub import errors
 
-    from starcoder.release.repository import clean
+    from starcoder.release.client import clean
 
     if isinstance(error, errors.HfHubHTTPError) and error.response.status_code >= 500:
         return f"the Hub fails with {error.response.status_code} at {source}: run again later, and it goes on"

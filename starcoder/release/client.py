@@ -55,14 +55,12 @@ def client(repo: str) -> Iterator[None]:
         UserError: for whatever it raises.
     """
     get_session().timeout = SILENCE
-    logs, bars = [logging.getLogger(name) for name in LOGS], not are_progress_bars_disabled()
+    bars = not are_progress_bars_disabled()
     xet, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True
-    for log in logs:
-        log.addFilter(_discreet)
     if bars and not sys.stderr.isatty():
         disable_progress_bars()
     try:
-        with warnings.catch_warnings():
+        with discreet_logs(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Warnings while validating metadata")
             yield
     except UserError:
@@ -71,10 +69,21 @@ def client(repo: str) -> Iterator[None]:
         raise UserError(explain(error, repo)) from None
     finally:
         constants.HF_HUB_DISABLE_XET = xet
-        for log in logs:
-            log.removeFilter(_discreet)
         if bars:
             enable_progress_bars()
+
+
+@contextmanager
+def discreet_logs() -> Iterator[None]:
+    """Neither tokens nor signatures of addresses in what the client logs meanwhile."""
+    logs = [logging.getLogger(name) for name in LOGS]
+    for log in logs:
+        log.addFilter(_discreet)
+    try:
+        yield
+    finally:
+        for log in logs:
+            log.removeFilter(_discreet)
 
 
 def explain(error: Exception, repo: str) -> str:

@@ -15,17 +15,17 @@ from starcoder.hub import check_revision
 from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.release import gguf as ggufs
 from starcoder.release import golden as goldens
+from starcoder.release.client import size_of
+from starcoder.release.contents import CARD
 from starcoder.release.folder import check_shapes, local_folder, read_config, read_weights, write_model
 from starcoder.release.licences import front_matter
 from starcoder.release.readers import CTRANSLATE2_EPSILON
-from starcoder.release.repository import size_of
 from starcoder.release.target import MARKER, model_folder
 from starcoder.release.weights import DTYPES, Weights, shard_bytes
 from starcoder.tokenizer import EOD, Tokenizer
 from starcoder.training.checkpoint import newest, open_weights, read_meta
 
 GGUF_FILE = "model.gguf"
-CARD = "README.md"
 
 
 def export(
