@@ -493,6 +493,12 @@ class StarCoder(nn.Module):
 
         save(self, Path(folder))
 
+    def push_to_hub(self, repo: str, **options: Any) -> None:
+        """Put weights and configuration into a Hub repository; see `starcoder.release.publish.publish`."""
+        from starcoder.release.publish import publish
+
+        publish(self, repo, **options)
+
 
 def _normal(shape: torch.Size, std: float, key: str) -> Tensor:
     """Normal numbers that are a function of `key`, whatever the default device and dtype."""
