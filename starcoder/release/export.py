@@ -92,7 +92,7 @@ def _target(output: Path | None, out: Path | None) -> Path:
 def _here(checkpoint: Path, revision: str | None) -> Path:
     """What lies here under that name or, where nothing does and it is OWNER/NAME, a copy of the Hub's repository."""
     if not checkpoint.exists() and len(checkpoint.parts) == 2 and not checkpoint.is_absolute():
-        return local_folder(checkpoint, CARD, revision=revision)
+        return local_folder(checkpoint, revision=revision)
     check_revision(checkpoint, revision)
     return checkpoint
 

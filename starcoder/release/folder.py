@@ -192,7 +192,7 @@ def local_folder(source: str | Path, *more: str, revision: str | None = None) ->
 
     Args:
         source: the folder, or `owner/name` on the Hub.
-        more: patterns of files that are wanted besides model and tokenizer.
+        more: patterns of files that are wanted besides model, tokenizer and card, which names the licence.
         revision: branch, tag or commit of the repository; main when not given.
 
     Raises:
@@ -202,7 +202,7 @@ def local_folder(source: str | Path, *more: str, revision: str | None = None) ->
     if folder.is_dir():
         check_revision(source, revision)
         return folder
-    wanted = ["*.json", "*.safetensors", "*.txt", *more]
+    wanted = ["*.json", "*.safetensors", "*.txt", "README.md", *more]
     with fetching(source):
         fetched = Path(snapshot_download(str(source), revision=revision, allow_patterns=wanted))
         if not any(fetched.glob("*.safetensors")):

@@ -13,10 +13,11 @@ from starcoder import tokenizer as tokenizers
 from starcoder.errors import UserError
 from starcoder.generation import complete
 from starcoder.model import StarCoder, StarCoderConfig
+from starcoder.release.folder import local_folder
 from starcoder.release.push import push
 from starcoder.release.verify import verify
 from tests.conftest import Tiny
-from tests.release.conftest import save_release
+from tests.release.conftest import CARD, save_release
 from tests.release.hub import ALWAYS, Hub
 
 
@@ -61,6 +62,7 @@ def test_a_revision_is_read_everywhere(hub: Hub, model: Path, tiny: Tiny, capsys
     other = model.with_name("other")
     network = save_release(other, tiny.tokenizer, "150KB", seed=2, n_layer=1, n_head=2, n_embd=64)
     pushed(hub, other, "next")
+    assert (local_folder("ada/model") / "README.md").read_text() == CARD  # names the licence
     found = StarCoder.from_pretrained("ada/model", revision="next")
     assert all(torch.equal(tensor, found.state_dict()[name]) for name, tensor in network.state_dict().items())
     assert StarCoderConfig.from_pretrained("ada/model", revision="next").n_layer == 1
