@@ -47,6 +47,7 @@ def save_release(folder: Path, tokenizer: Path, shard_size: str, seed: int = 1, 
     torch.manual_seed(seed)
     model = StarCoder(StarCoderConfig.preset("smoke", vocab_size=VOCAB_SIZE, context_length=64, **shape)).eval()
     model.init_weights(seed)
+    (folder / "README.md").unlink(missing_ok=True)  # with a card of somebody's, nothing is written there
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(folders, "MAX_SHARD_SIZE", shard_size)
         folders.save(model, folder, tokenizers.load(tokenizer))
