@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -22,10 +22,10 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.utils.rnn import pad_sequence
 
-from starcoder.decoding import Decoding, Static, power_of_two
+from starcoder.decoding import Decoding, Static, power_of_two, resolved
 from starcoder.errors import UserError
 from starcoder.model import KVCache, StarCoder
-from starcoder.sampling import Ends, Finish, Sampling, choose_each, never
+from starcoder.sampling import Ends, Finish, Logprob, Sampling, choose_each, never
 from starcoder.tokenizer import EOD
 
 _SLOTS = 64
@@ -38,12 +38,17 @@ class Growth(NamedTuple):
     Args:
         handle: the one that `Batch.add` gave.
         token: the id that it grew by; none where it ended at `<|endoftext|>` or had no room at all.
-        finish: why it ended and left the batch; none while it goes on.
+        finish: why it ended and left the batch; none while it goes on. It failed if the model's logits were not finite.
+        logprob: how likely the token was, where `logprobs` were asked for.
+        prompt: with a sequence's first growth, how likely each of the prompt's tokens but the first was, where
+            `prompt_logprobs` were asked for.
     """
 
     handle: int
     token: int | None
-    finish: Finish | None
+    finish: Finish | Literal["failed"] | None
+    logprob: Logprob | None = None
+    prompt: list[Logprob] | None = None
 
 
 @dataclass(eq=False)
@@ -90,7 +95,7 @@ class Batch:
     """
 
     def __init__(
-        self, model: StarCoder, rows: int = 32, vocab_size: int | None = None, decoding: Decoding = "eager"
+        self, model: StarCoder, rows: int = 32, vocab_size: int | None = None, decoding: Decoding = "auto"
     ) -> None:
         if rows < 1:
             raise UserError(f"a batch has {rows} rows, below 1")
@@ -100,6 +105,7 @@ class Batch:
         self._prompts: WeakValueDictionary[tuple[int, ...], _Prompt] = WeakValueDictionary()
         self._handles = count()
         self._cache = self._new_cache()
+        decoding = resolved(decoding, model)
         self._static = None if decoding == "eager" else Static(model, compiled=decoding == "compiled")
 
     def __len__(self) -> int:
@@ -111,7 +117,15 @@ class Batch:
         """Memory of the keys and values; with eager decoding, none is held while nothing grows."""
         return self._cache.bytes
 
-    def add(self, ids: Sequence[int], sampling: Sampling, key: Sequence[int] = (0,), ends: Ends = never) -> int:
+    def add(
+        self,
+        ids: Sequence[int],
+        sampling: Sampling,
+        key: Sequence[int] = (0,),
+        ends: Ends = never,
+        logprobs: int | None = None,
+        prompt_logprobs: int | None = None,
+    ) -> int:
         """Let a completion begin as soon as a row is free.
 
         Args:
@@ -119,6 +133,8 @@ class Batch:
             sampling: of which temperature, top_p and max_new_tokens have a meaning here.
             key: what the random numbers are a function of; numbers, none of them negative.
             ends: whether the completion, which has just grown, is at its end.
+            logprobs: tell how likely each token was, and this many of the likeliest; 0 tells of the token alone.
+            prompt_logprobs: the same for the prompt's tokens; a completion without room tells them too.
 
         Returns:
             The sequence's handle.

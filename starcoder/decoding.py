@@ -16,9 +16,9 @@ from torch.distributed.fsdp import FSDPModule
 from starcoder.errors import UserError
 from starcoder.model import KVCache, StarCoder
 
-Decoding = Literal["eager", "graph", "compiled"]
+Decoding = Literal["auto", "eager", "graph", "compiled"]
 """How a step is computed: operation by operation; as a CUDA graph; compiled by `torch.compile`, and as a graph. On CPU
-there are no graphs."""
+there are no graphs. Auto is graph for a model that a GPU holds whole, eager otherwise."""
 
 _SHAPES = 64
 
@@ -26,6 +26,14 @@ _SHAPES = 64
 def power_of_two(n: int) -> int:
     """The smallest that is not below `n`."""
     return 1 << (n - 1).bit_length()
+
+
+def resolved(decoding: Decoding, model: StarCoder) -> Decoding:
+    """What auto means for a model."""
+    if decoding != "auto":
+        return decoding
+    whole = not isinstance(model, FSDPModule)
+    return "graph" if whole and model.transformer.wte.weight.is_cuda else "eager"
 
 
 class Static:

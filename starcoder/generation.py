@@ -33,6 +33,7 @@ __all__ = [
     "cut",
     "ends_with",
     "evaluating",
+    "frame",
     "generate",
     "generate_tokens",
     "infill",
@@ -169,13 +170,25 @@ def cut(text: str, stop: Sequence[str]) -> str:
     return text[: min(found)[1]] if found else text
 
 
+def frame(prefix: Sequence[int], suffix: Sequence[int], room: int | None) -> tuple[list[int], list[int]]:
+    """What is nearest to the gap: `room` ids of prefix and suffix together, all of them when there is no limit.
+
+    Neither takes more than half of the room as long as the other needs it.
+    """
+    if room is None:
+        return list(prefix), list(suffix)
+    right = min(len(suffix), max(room // 2, room - len(prefix)))
+    left = min(len(prefix), room - right)
+    return list(prefix[len(prefix) - left :]), list(suffix[:right])
+
+
 def generate_tokens(
     model: StarCoder,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     vocab_size: int | None = None,
     ends: Ends = never,
-    decoding: Decoding = "eager",
+    decoding: Decoding = "auto",
 ) -> list[list[int]]:
     """Complete prompts of token ids; `sampling.stop` is text and has no meaning here.
 
@@ -203,7 +216,7 @@ def sample_tokens(
     prompts: Sequence[Prompt],
     sampling: Sampling,
     vocab_size: int | None = None,
-    decoding: Decoding = "eager",
+    decoding: Decoding = "auto",
 ) -> Iterator[Sample]:
     """Yield all samples of all prompts as they end, with one pass of each prompt through the model.
 

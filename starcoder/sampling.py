@@ -6,7 +6,7 @@ Shapes: B sequences, V vocabulary, K candidates.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,20 @@ Finish = Literal["stop", "length"]
 """Why a completion ended: it was at its end, or it had no more room."""
 
 _LIKELIEST = 256
+
+
+class Logprob(NamedTuple):
+    """How likely the model found a token, by its own distribution: before temperature and nucleus.
+
+    Args:
+        token: its id.
+        logprob: natural logarithm of its probability.
+        likeliest: as many of the likeliest ids as were asked for, each with its logarithm, the likeliest first.
+    """
+
+    token: int
+    logprob: float
+    likeliest: list[tuple[int, float]]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from starcoder.errors import UserError, one_line
 from starcoder.evaluation.engines.base import Request
-from starcoder.generation import batched
+from starcoder.generation import batched, frame
 
 Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 Window = tuple[list[int], int]
@@ -94,7 +94,7 @@ class LocalEngine(ABC):
         assert self.sentinels is not None, "refused by `check`"
         before, after, gap = self.sentinels
         prefix, suffix = self.encode(request.prompt), self.encode(request.suffix)
-        left, right = _frame(prefix, suffix, None if room is None else room - 3)
+        left, right = frame(prefix, suffix, None if room is None else room - 3)
         cut = len(left) + len(right) < len(prefix) + len(suffix)
         return [*self.start, before, *left, after, *right, gap], cut
 
@@ -155,14 +155,6 @@ class LocalEngine(ABC):
 def _last(ids: list[int], room: int | None) -> list[int]:
     """The last `room` of `ids`."""
     return ids if room is None else ids[max(0, len(ids) - room) :]
-
-
-def _frame(prefix: list[int], suffix: list[int], room: int | None) -> tuple[list[int], list[int]]:
-    """What is nearest to the gap, `room` ids of prefix and suffix together; neither takes more than half in vain."""
-    if room is None:
-        return prefix, suffix
-    right = min(len(suffix), max(room // 2, room - len(prefix)))
-    return _last(prefix, room - right), suffix[:right]
 
 
 def place(device: str | None, dtype: Dtype | None) -> tuple[torch.device, torch.dtype]:
