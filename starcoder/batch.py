@@ -24,12 +24,15 @@ from torch.nn.utils.rnn import pad_sequence
 
 from starcoder.decoding import Decoding, Static, power_of_two, resolved
 from starcoder.errors import UserError
+from starcoder.linear import linear
 from starcoder.model import KVCache, StarCoder
-from starcoder.sampling import Ends, Finish, Logprob, Sampling, choose_each, never
+from starcoder.sampling import Ends, Finish, Logprob, Sampling, choose_each, logprobs, never
 from starcoder.tokenizer import EOD
 
 _SLOTS = 64
 _PREFILLED_TOGETHER = 2**14
+_PREFILLED_BESIDE = 2**11  # while others grow, who wait meanwhile
+_LOGITS_AT_ONCE = 2**24
 
 
 class Growth(NamedTuple):
@@ -53,10 +56,17 @@ class Growth(NamedTuple):
 
 @dataclass(eq=False)
 class _Prompt:
-    """A prompt that sequences wait for; once the first of them grows, its cache (L, T, 2·D) and logits (V,) too."""
+    """A prompt that sequences wait for; once the first of them grows, its cache (L, T, 2·D) and logits (V,) too.
+
+    Args:
+        ids: one at least.
+        likeliest: how many to tell of at each of its tokens; none tells nothing.
+    """
 
     ids: list[int]
+    likeliest: int | None = None
     state: tuple[Tensor, Tensor] | None = None
+    logprobs: list[Logprob] | None = None
 
 
 _JOINED = _Prompt([])
@@ -73,15 +83,25 @@ class _Row:
     sampling: Sampling
     rng: np.random.Generator
     ends: Ends
+    likeliest: int | None
     ids: list[int] = field(default_factory=list)
+    told: list[Logprob] | None = None
 
-    def grow(self, token: int) -> Growth:
-        """Append `token` unless it is `<|endoftext|>`."""
-        if token == EOD:
-            return Growth(self.handle, None, "stop")
+    def grow(self, token: int, logprob: Logprob | None) -> Growth:
+        """Append `token` unless it is `<|endoftext|>`, or none at all."""
+        if token == EOD or token < 0:
+            return self._told(None, "stop" if token == EOD else "failed", None)
         self.ids.append(token)
         full: Finish | None = "length" if len(self.ids) >= self.room else None
-        return Growth(self.handle, token, "stop" if self.ends(self.ids) else full)
+        return self._told(token, "stop" if self.ends(self.ids) else full, logprob)
+
+    def full(self) -> Growth:
+        """No growth, as there is no room."""
+        return self._told(None, "length", None)
+
+    def _told(self, token: int | None, finish: Finish | Literal["failed"] | None, logprob: Logprob | None) -> Growth:
+        told, self.told = self.told, None
+        return Growth(self.handle, token, finish, logprob, told)
 
 
 class Batch:
@@ -102,7 +122,7 @@ class Batch:
         self.model, self.most, self.vocab_size = model, rows, vocab_size
         self._waiting: deque[_Row] = deque()
         self._growing: list[_Row] = []
-        self._prompts: WeakValueDictionary[tuple[int, ...], _Prompt] = WeakValueDictionary()
+        self._prompts: WeakValueDictionary[tuple[int | None, ...], _Prompt] = WeakValueDictionary()
         self._handles = count()
         self._cache = self._new_cache()
         decoding = resolved(decoding, model)
@@ -140,15 +160,20 @@ class Batch:
             The sequence's handle.
 
         Raises:
-            UserError: when the prompt does not fit the model's context, or holds an id that the model does not know.
+            UserError: when the prompt does not fit the model's context, or holds an id that the model does not know; or
+                when logprobs cannot be told.
         """
         check_prompt(ids, self.model)
+        if min(logprobs or 0, prompt_logprobs or 0) < 0:
+            raise UserError(f"logprobs are {logprobs}, of the prompt {prompt_logprobs}: below 0")
+        if prompt_logprobs is not None and isinstance(self.model, FSDPModule):
+            raise UserError("a sharded model tells no logprobs of prompts")
         start = list(ids) or [EOD]
-        prompt = self._prompts.setdefault(tuple(start), _Prompt(start))
+        prompt = self._prompts.setdefault((prompt_logprobs, *start), _Prompt(start, prompt_logprobs))
         room = min(sampling.max_new_tokens, self.model.config.context_length - len(start))
-        handle = next(self._handles)
-        self._waiting.append(_Row(handle, prompt, room, sampling, np.random.default_rng(list(key)), ends))
-        return handle
+        row = _Row(next(self._handles), prompt, room, sampling, np.random.default_rng(list(key)), ends, logprobs)
+        self._waiting.append(row)
+        return row.handle
 
     def remove(self, handle: int) -> None:
         """Give a sequence up; nothing happens if it has ended or was removed before."""
@@ -163,17 +188,37 @@ class Batch:
         return grown
 
     def _step(self) -> list[Growth]:
-        logits = [self._decode()] if self._growing else []
+        parts = [self._decode()] if self._growing else []
         full, joining = self._admit()
-        logits += [self._prefill(rows) for rows in joining]
-        if not logits:
+        if joining:
+            self._prefill(joining)
+            full += [row.full() for row in joining if not row.room]
+            parts += self._join([row for row in joining if row.room])
+        if not parts:
             return full
+        logits = torch.cat(parts) if len(parts) > 1 else parts[0]  # (B, V)
         tokens = choose_each(
-            (torch.cat(logits) if len(logits) > 1 else logits[0])[:, : self.vocab_size],
+            logits[:, : self.vocab_size],
             [row.sampling for row in self._growing],
             [row.rng for row in self._growing],
         )
-        return full + [row.grow(token) for row, token in zip(self._growing, tokens.tolist(), strict=True)]
+        chosen = tokens.tolist()
+        for place in (place for place, token in enumerate(chosen) if token < 0):
+            self._cache.clear(place)
+        told = self._logprobs(logits, tokens)
+        return full + [row.grow(chosen[place], told.get(place)) for place, row in enumerate(self._growing)]
+
+    def _logprobs(self, logits: Tensor, tokens: Tensor) -> dict[int, Logprob]:
+        """How likely the tokens (B,) were, given logits (B, V), for the places of those that ask."""
+        asking = {place: row.likeliest for place, row in enumerate(self._growing) if row.likeliest is not None}
+        if not asking:
+            return {}
+        rows = self._tensor([*asking])
+        told = logprobs(logits[rows], tokens[rows].clamp(min=0), max(asking.values()), self.vocab_size)
+        return {
+            place: one._replace(likeliest=one.likeliest[:likeliest])
+            for (place, likeliest), one in zip(asking.items(), told, strict=True)
+        }
 
     def _decode(self) -> Tensor:
         """Logits (B, V) of what follows each sequence's last token."""
@@ -183,64 +228,106 @@ class Batch:
             return self._static.next_logits(tokens, self._cache)
         return self.model.next_logits(self._tensor(tokens).unsqueeze(1), self._cache)
 
-    def _admit(self) -> tuple[list[Growth], list[list[_Row]]]:
-        """Take from the queue what has no room to grow, and groups of rows to prefill together."""
-        full: list[Growth] = []
-        groups: list[list[_Row]] = [[]]
-        free = self.most - len(self._growing)
-        while self._waiting and (free or not self._waiting[0].room):
-            row = self._waiting.popleft()
-            if not row.room:
-                full.append(Growth(row.handle, None, "length"))
-                continue
-            free -= 1
-            width = max(len(other.prompt.ids) for other in [*groups[-1], row])
-            if width * (len(groups[-1]) + 1) > _PREFILLED_TOGETHER:
-                groups.append([])
-            groups[-1].append(row)
-        return full, [group for group in groups if group]
+    def _admit(self) -> tuple[list[Growth], list[_Row]]:
+        """Take from the queue what has nothing to do, and rows to prefill together; the others' turn is a later step's.
 
-    def _prefill(self, rows: list[_Row]) -> Tensor:
-        """Let rows join, once their prompts have gone through the model; logits (B, V) of their first tokens."""
+        Those who grow wait for what joins, so that it is little at a time.
+        """
+        full: list[Growth] = []
+        joining: list[_Row] = []
+        free = self.most - len(self._growing)
+        most, width = _PREFILLED_BESIDE if self._growing else _PREFILLED_TOGETHER, 0
+        while self._waiting:
+            row = self._waiting[0]
+            idle = not row.room and row.prompt.likeliest is None
+            width = width if idle else max(width, len(row.prompt.ids))
+            if not idle and (free < bool(row.room) or (joining and width * (len(joining) + 1) > most)):
+                break
+            self._waiting.popleft()
+            if idle:
+                full.append(row.full())
+            else:
+                free -= bool(row.room)
+                joining.append(row)
+        return full, joining
+
+    def _prefill(self, rows: list[_Row]) -> None:
+        """Have the rows' prompts go through the model, each once; they need not be of a length."""
         new = {id(row.prompt): row.prompt for row in rows if row.prompt.state is None}
-        if new:
-            self._pass(list(new.values()))
+        for silent in (True, False):
+            if prompts := [prompt for prompt in new.values() if (prompt.likeliest is None) is silent]:
+                self._pass(prompts)
+        for row in rows:
+            row.told = row.prompt.logprobs
+
+    def _join(self, rows: list[_Row]) -> list[Tensor]:
+        """Let rows with prefilled prompts join; logits (B, V) of their first tokens, if there are any rows."""
+        if not rows:
+            return []
         states = [row.prompt.state for row in rows if row.prompt.state]
-        longest = max(len(row.prompt.ids) for row in rows)
-        self._reserve(len(self._growing) + len(rows), longest)
+        self._reserve(len(self._growing) + len(rows), max(len(row.prompt.ids) for row in rows))
         for row, (kv, _) in zip(rows, states, strict=True):
             self._cache.join(kv)
             row.prompt = _JOINED
         self._growing += rows
-        return torch.stack([logits for _, logits in states])
+        return [torch.stack([logits for _, logits in states])]
 
     def _pass(self, prompts: list[_Prompt]) -> None:
         """Pass prompts through the model, padded on the right, and keep what follows from them."""
         lengths = [len(prompt.ids) for prompt in prompts]
         padded = pad_sequence([torch.tensor(prompt.ids) for prompt in prompts], batch_first=True)
-        tokens = padded.to(self._device)  # (P, T)
+        tokens, ends = padded.to(self._device), self._tensor(lengths)  # (P, T), (P,)
         cache = KVCache(self.model.config, len(prompts), tokens.size(1), self._device)
-        logits = self.model.next_logits(tokens, cache, self._tensor(lengths))  # (P, V)
+        if prompts[0].likeliest is None:
+            logits = self.model.next_logits(tokens, cache, ends)  # (P, V)
+        else:
+            x = self.model.hidden(tokens, cache)  # (P, T, C)
+            logits = self.model.transformer.wte.logits(x[torch.arange(len(x), device=x.device), ends - 1])
+            for prompt, ids, row in zip(prompts, tokens, x, strict=True):
+                n = len(prompt.ids)
+                prompt.logprobs = self._prompt_logprobs(row[: n - 1], ids[1:n], prompt.likeliest or 0)
         cache.shorten(lengths)
         for place, prompt in enumerate(prompts):
             prompt.state = cache.sequence(place), logits[place]
 
+    def _prompt_logprobs(self, x: Tensor, ids: Tensor, likeliest: int) -> list[Logprob]:
+        """How likely ids (T,) were, given the hidden states before them (T, C); the logits are products in fp32."""
+        table = self.model.transformer.wte.floats()  # (V, C)
+        pieces = torch.split(torch.arange(len(ids)), max(1, _LOGITS_AT_ONCE // len(table)))
+        return [
+            told
+            for some in pieces
+            for told in logprobs(linear(x[some].float(), table), ids[some], likeliest, self.vocab_size)
+        ]
+
     def _reserve(self, rows: int, slots: int) -> None:
+        self._cache.reserve(*self._room(rows, slots))
+
+    def _room(self, rows: int, slots: int) -> tuple[int, int]:
         """Room in powers of two, so that copies are rare, up to the most that can ever be needed."""
-        self._cache.reserve(
+        return (
             min(self.most, power_of_two(rows)),
             min(self.model.config.context_length, max(_SLOTS, power_of_two(slots))),
         )
 
     def _leave(self, handles: set[int]) -> None:
         with self._mode():
-            for place in reversed(range(len(self._growing))):
+            for place in reversed(range(len(self._growing) if handles else 0)):
                 if self._growing[place].handle in handles:
                     self._cache.leave(place)
                     self._growing[place] = self._growing[-1]
                     self._growing.pop()
-        if not self._growing and not self._static:  # whose graphs hold its address
+            if handles and not self._static:  # whose graphs hold its address
+                self._shrink()
+
+    def _shrink(self) -> None:
+        """Hold nothing while nothing grows, and less when a quarter is enough."""
+        if not self._growing:
             self._cache = self._new_cache()
+            return
+        rows, slots = self._room(len(self._growing), max(self._cache.lengths) + 1)
+        if 4 * rows * slots <= self._cache.shape[1] * self._cache.shape[2]:
+            self._cache.resize(rows, slots)
 
     def _mode(self) -> torch.no_grad | torch.inference_mode:
         """FSDP cannot gather parameters in inference mode, which is faster."""

@@ -8,6 +8,7 @@ Shapes: B sequences, R rows of the graph (R ≥ B), V vocabulary.
 """
 
 from typing import Any, Literal
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -57,12 +58,12 @@ class Static:
             options: dict[str, Any] | None = {"coordinate_descent_tuning": True} if torch.cuda.is_available() else None
             self.logits = torch.compile(_logits, dynamic=False, options=options)
         self._steps: dict[int, _Step] = {}
-        self._kv: list[Tensor] = []
+        self._first: ref[Tensor] | None = None  # of the layers that the graphs were made for; keeps none of them
 
     def next_logits(self, tokens: list[int], cache: KVCache) -> Tensor:
         """Logits (B, V) of what follows the last token of each sequence in `cache`, which has room for it."""
-        if cache.kv is not self._kv:
-            self._steps, self._kv = {}, cache.kv
+        if not self._first or self._first() is not cache.kv[0]:
+            self._steps, self._first = {}, ref(cache.kv[0])
         rows = min(power_of_two(len(tokens)), cache.shape[1])
         unused = [0] * (rows - len(tokens))
         if rows not in self._steps:

@@ -16,7 +16,7 @@ from starcoder.decoding import Decoding
 from starcoder.errors import UserError
 from starcoder.model import StarCoder
 from starcoder.release.folder import local_folder
-from starcoder.sampling import Ends, Finish, Sampling, choose, never
+from starcoder.sampling import NOT_FINITE, Ends, Finish, Sampling, choose, never
 from starcoder.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Tokenizer
 
 __all__ = [
@@ -154,7 +154,13 @@ def check_vocabulary(model: StarCoder, tokenizer: Tokenizer) -> None:
 
 
 def ends_with(decode: Callable[[list[int]], str], stop: Sequence[str]) -> Ends:
-    """What says whether the last of a completion's tokens, spelled by `decode`, completed one of the texts `stop`."""
+    """What says whether the last of a completion's tokens, spelled by `decode`, completed one of the texts `stop`.
+
+    Raises:
+        UserError: when one of the texts holds U+FFFD, which is how a character looks that is not complete.
+    """
+    if any("\ufffd" in text for text in stop):
+        raise UserError("a stop text holds U+FFFD, which stands for bytes that are no character: leave it out")
     reach = max((len(text.encode()) for text in stop), default=0)  # every token is a byte at least
 
     def ends(ids: list[int]) -> bool:
@@ -230,7 +236,8 @@ def sample_tokens(
         decoding: how one token of every sequence is computed.
 
     Raises:
-        UserError: when a prompt does not fit the model's context, or holds an id that the model does not know.
+        UserError: when a prompt does not fit the model's context, or holds an id that the model does not know; or when
+            the model's logits are not finite.
     """
     for number, prompt in enumerate(prompts):
         check_prompt(prompt.ids, model, f"prompt {number}")
@@ -246,11 +253,13 @@ def _samples(prompts: Sequence[Prompt], sampling: Sampling, batch: Batch) -> Ite
     }
     with evaluating(batch.model):
         while batch:
-            for handle, token, finish in batch.step():
-                if token is not None:
-                    samples[handle].ids.append(token)
-                if finish:
-                    yield replace(samples.pop(handle), finish=finish)
+            for growth in batch.step():
+                if growth.finish == "failed":
+                    raise UserError(NOT_FINITE)
+                if growth.token is not None:
+                    samples[growth.handle].ids.append(growth.token)
+                if growth.finish:
+                    yield replace(samples.pop(growth.handle), finish=growth.finish)
 
 
 def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

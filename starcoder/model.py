@@ -212,14 +212,17 @@ class KVCache:
 
     def reserve(self, rows: int, slots: int) -> None:
         """Make room for so many sequences and tokens at least."""
-        layers, old_rows, old_slots, width = self.shape
-        if rows <= old_rows and slots <= old_slots:
-            return
-        old, self.shape = self.kv, (layers, max(rows, old_rows), max(slots, old_slots), width)
-        if old:
-            self._allocate(old[0])
-            for new, kv in zip(self.kv, old, strict=True):
-                new[:old_rows, :old_slots] = kv
+        _, old_rows, old_slots, _ = self.shape
+        if rows > old_rows or slots > old_slots:
+            self.resize(max(rows, old_rows), max(slots, old_slots))
+
+    def resize(self, rows: int, slots: int) -> None:
+        """Have room for so many sequences and tokens, all those in use; layer by layer, lest much be held twice."""
+        self.shape = self.shape[0], rows, slots, self.shape[3]
+        used = slice(len(self.lengths)), slice(max(self.lengths, default=0))
+        for layer, old in enumerate(self.kv):
+            self.kv[layer] = old.new_zeros(self.shape[1:])
+            self.kv[layer][used] = old[used]
 
     def _allocate(self, like: Tensor) -> None:
         self.kv = [like.new_zeros(self.shape[1:]) for _ in range(self.shape[0])]
@@ -237,6 +240,11 @@ class KVCache:
         for kv, new in zip(self.kv, sequence, strict=True):
             kv[row, :length] = new
         self.lengths.append(length)
+
+    def clear(self, row: int) -> None:
+        """Overwrite what is not finite, which no mask hides from those that have the row later: 0 · NaN is NaN."""
+        for kv in self.kv:
+            kv[row] = 0
 
     def leave(self, row: int) -> None:
         """Forget a sequence; the last one takes its row."""

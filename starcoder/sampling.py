@@ -20,7 +20,10 @@ Ends = Callable[[list[int]], bool]
 Finish = Literal["stop", "length"]
 """Why a completion ended: it was at its end, or it had no more room."""
 
+NOT_FINITE = "the model's logits are not finite: its weights are damaged, or too large for their precision"
+
 _LIKELIEST = 256
+_COLDEST = 1e-5
 
 
 class Logprob(NamedTuple):
@@ -41,11 +44,13 @@ class Logprob(NamedTuple):
 class Sampling:
     """How tokens are chosen, and how many.
 
-    What a prompt gets does not depend on the other prompts, up to the rounding of sums.
+    What a prompt gets does not depend on the other prompts, up to the rounding of sums. In float32 that hardly ever
+    changes a token. In bfloat16 and float16 it often does where tokens are drawn: a prompt's completions alone and
+    among others mostly part ways after a while, and both are drawn from the model's distribution.
 
     Args:
         max_new_tokens: longest completion in tokens; the prompt does not count.
-        temperature: what logits are divided by; 0 takes the likeliest token.
+        temperature: what logits are divided by; 0, like anything below 1e-5, takes the likeliest token.
         top_p: choose among the fewest likeliest tokens whose probabilities sum to this (nucleus sampling).
         stop: texts that end a completion and are cut from it.
         seed: random numbers are a function of it, of the prompt's place in the list, and of the token's number.
@@ -81,19 +86,38 @@ def never(ids: list[int]) -> bool:
 
 
 def choose(logits: Tensor, sampling: Sampling, rngs: Sequence[np.random.Generator]) -> Tensor:
-    """The next token (B,) of each row of logits (B, V), with one random number from each row's generator."""
-    return choose_each(logits, [sampling] * len(logits), rngs)
+    """The next token (B,) of each row of logits (B, V), with one random number from each row's generator.
+
+    Raises:
+        UserError: when a row's logits are not finite.
+    """
+    tokens = choose_each(logits, [sampling] * len(logits), rngs)
+    if (tokens < 0).any():
+        raise UserError(NOT_FINITE)
+    return tokens
 
 
 def choose_each(logits: Tensor, samplings: Sequence[Sampling], rngs: Sequence[np.random.Generator]) -> Tensor:
-    """As `choose`, each row in its own way."""
-    drawn = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0]
-    tokens = logits.argmax(dim=-1)  # (B,)
+    """As `choose`, each row in its own way; -1 for a row whose highest logit is not finite."""
+    drawn = [row for row, sampling in enumerate(samplings) if sampling.temperature >= _COLDEST]
+    highest, tokens = logits.max(dim=-1)  # (B,) each; NaN is the highest of all
     if drawn:
         options = [(samplings[row].temperature, samplings[row].top_p, rngs[row].random()) for row in drawn]
         rows = torch.tensor(drawn).to(logits.device, non_blocking=True)
-        tokens[rows] = _draw(logits[rows].float(), torch.tensor(options).to(logits.device, non_blocking=True))
-    return tokens
+        below = logits[rows].float().sub_(highest[rows].unsqueeze(1))  # so that no temperature lets them overflow
+        tokens[rows] = _draw(below, torch.tensor(options).to(logits.device, non_blocking=True))
+    return tokens.where(highest.isfinite(), -1)
+
+
+def logprobs(logits: Tensor, tokens: Tensor, likeliest: int, vocab_size: int | None = None) -> list[Logprob]:
+    """How likely tokens (B,) are, given logits (B, V), and the likeliest of the ids below `vocab_size`."""
+    every = F.log_softmax(logits.float(), dim=-1)
+    values = every.gather(1, tokens.unsqueeze(1)).squeeze(1)
+    best = every[:, :vocab_size].topk(min(likeliest, every[:, :vocab_size].size(1)))
+    return [
+        Logprob(token, value, list(zip(ids, numbers, strict=True)))
+        for token, value, numbers, ids in zip(tokens.tolist(), values.tolist(), *map(Tensor.tolist, best), strict=True)
+    ]
 
 
 def _draw(logits: Tensor, options: Tensor) -> Tensor:
@@ -102,7 +126,7 @@ def _draw(logits: Tensor, options: Tensor) -> Tensor:
     The likeliest few of the vocabulary nearly always are enough, and much faster to find than its whole order.
     """
     temperature, top_p, number = options.t().contiguous().unsqueeze(2)  # (B, 1) each
-    probabilities = F.softmax(logits / temperature, dim=-1)
+    probabilities = F.softmax(logits.div_(temperature), dim=-1)
     few = min(_LIKELIEST, logits.size(1))
     tokens, settled = _draw_among(*probabilities.topk(few), top_p, number)
     if few < logits.size(1) and not settled.all():
@@ -120,5 +144,5 @@ def _draw_among(probabilities: Tensor, ids: Tensor, top_p: Tensor, number: Tenso
     inside = last < most
     drawn = number * mass.gather(1, last.clamp(max=most - 1)).where(inside, 1.0)
     settled = inside | ((top_p == 1) & (drawn <= every))
-    rank = torch.searchsorted(mass, drawn.minimum(every))
+    rank = torch.searchsorted(mass, drawn.minimum(every)).clamp(max=most - 1)  # beyond, where they are NaN
     return ids.gather(1, rank).squeeze(1), settled.squeeze(1)

@@ -44,7 +44,7 @@ class Log:
 
     def take(self, grown: list[Growth]) -> None:
         assert len({growth.handle for growth in grown}) == len(grown)
-        for handle, token, finish in grown:
+        for handle, token, finish, *_ in grown:
             assert handle not in self.finish
             self.ids.setdefault(handle, []).extend([] if token is None else [token])
             if finish:

@@ -100,7 +100,7 @@ def test_a_batch_writes_what_single_rows_write(decoding: Decoding) -> None:
     def written(batch: Batch, prompts: list[list[int]]) -> list[list[int]]:
         rows: dict[int, list[int]] = {batch.add(prompt, Sampling(12)): [] for prompt in prompts}
         while batch:
-            for handle, token, _ in batch.step():
+            for handle, token, *_ in batch.step():
                 rows[handle] += [token] if token is not None else []
         return list(rows.values())
 

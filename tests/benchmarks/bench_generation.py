@@ -76,8 +76,8 @@ def here(model: StarCoder, decoding: Decoding = "eager") -> Contender:
         batch = batches.setdefault(len(prompts), Batch(model, len(prompts), decoding=decoding))
         rows: dict[int, list[int]] = {batch.add(prompt, Sampling(n)): [] for prompt in prompts}
         while batch:
-            for handle, token, _ in batch.step():
-                rows[handle].append(EOD if token is None else token)
+            for growth in batch.step():
+                rows[growth.handle].append(EOD if growth.token is None else growth.token)
         return list(rows.values())
 
     return complete
@@ -288,19 +288,20 @@ def preset(name: str, device: str, batch_sizes: list[int], new_tokens: int, roun
     config = StarCoderConfig.preset(name, dropout=0.0)
     model = model_of(config, device, torch.bfloat16)
     card = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    bandwidth = next((value for key, value in BANDWIDTH.items() if key in card), BANDWIDTH["H100"])
+    bandwidth = next((value for key, value in BANDWIDTH.items() if key in card), None)
     read = sum(p.nbytes for p in model.parameters()) - model.transformer.wpe.weight.nbytes  # bytes a step
-    print(f"{name} in bf16 on {card}: {read / 1e9:.2f} GB a step, limit {bandwidth / 1e12:.2f} TB/s")
+    limit = f"limit {bandwidth / 1e12:.2f} TB/s" if bandwidth else "its bandwidth is not known here"
+    print(f"{name} in bf16 on {card}: {read / 1e9:.2f} GB a step, {limit}")
     for batch_size in batch_sizes:
         prompts = prompts_of(config, batch_size)
         contenders = {"transformers": transformers_of(model)}
-        contenders |= {f"here {way}": here(model, way) for way in get_args(Decoding)}
+        contenders |= {f"here {way}": here(model, way) for way in get_args(Decoding) if way != "auto"}
         for complete in contenders.values():
             complete(prompts, new_tokens)  # compiles and captures all that the timed rounds need
         for label, values in rates(contenders, prompts, new_tokens, rounds)[0].items():
             rate = statistics.median(values)
-            share = rate / batch_size * read / bandwidth
-            print(f"batch {batch_size:>3}   {label:<14} {rate:9.1f} tok/s   {share:6.1%} of the limit", flush=True)
+            share = f"   {rate / batch_size * read / bandwidth:6.1%} of the limit" if bandwidth else ""
+            print(f"batch {batch_size:>3}   {label:<14} {rate:9.1f} tok/s{share}", flush=True)
 
 
 def main() -> None:
