@@ -5,7 +5,7 @@ of its cache. A sequence that has ended gives its row to the next one that waits
 
     add ──► waiting, in order ──► prefilled together ──► up to `rows` growing ──► step() tells each one's token
 
-Shapes: P prompts prefilled together, B sequences that grow together, T tokens of the longest prompt, V vocabulary.
+Shapes: B sequences that grow together, V vocabulary.
 """
 
 from collections import deque
@@ -20,19 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
-from torch.nn.utils.rnn import pad_sequence
 
 from starcoder.decoding import Decoding, Static, power_of_two, resolved
 from starcoder.errors import UserError
-from starcoder.linear import linear
 from starcoder.model import KVCache, StarCoder
+from starcoder.prefill import Prompt, prefill
 from starcoder.sampling import Ends, Finish, Logprob, Sampling, choose_each, logprobs, never
 from starcoder.tokenizer import EOD
 
 _SLOTS = 64
 _PREFILLED_TOGETHER = 2**14
 _PREFILLED_BESIDE = 2**11  # while others grow, who wait meanwhile
-_LOGITS_AT_ONCE = 2**24
 
 
 class Growth(NamedTuple):
@@ -54,22 +52,7 @@ class Growth(NamedTuple):
     prompt: list[Logprob] | None = None
 
 
-@dataclass(eq=False)
-class _Prompt:
-    """A prompt that sequences wait for; once the first of them grows, its cache (L, T, 2·D) and logits (V,) too.
-
-    Args:
-        ids: one at least.
-        likeliest: how many to tell of at each of its tokens; none tells nothing.
-    """
-
-    ids: list[int]
-    likeliest: int | None = None
-    state: tuple[Tensor, Tensor] | None = None
-    logprobs: list[Logprob] | None = None
-
-
-_JOINED = _Prompt([])
+_JOINED = Prompt([])
 """What a sequence that grows has as its prompt, so that the prompt goes when nobody waits for it."""
 
 
@@ -78,7 +61,7 @@ class _Row:
     """A sequence that grows."""
 
     handle: int
-    prompt: _Prompt
+    prompt: Prompt
     room: int
     sampling: Sampling
     rng: np.random.Generator
@@ -122,7 +105,7 @@ class Batch:
         self.model, self.most, self.vocab_size = model, rows, vocab_size
         self._waiting: deque[_Row] = deque()
         self._growing: list[_Row] = []
-        self._prompts: WeakValueDictionary[tuple[int | None, ...], _Prompt] = WeakValueDictionary()
+        self._prompts: WeakValueDictionary[tuple[int | None, ...], Prompt] = WeakValueDictionary()
         self._handles = count()
         self._cache = self._new_cache()
         decoding = resolved(decoding, model)
@@ -169,7 +152,7 @@ class Batch:
         if prompt_logprobs is not None and isinstance(self.model, FSDPModule):
             raise UserError("a sharded model tells no logprobs of prompts")
         start = list(ids) or [EOD]
-        prompt = self._prompts.setdefault((prompt_logprobs, *start), _Prompt(start, prompt_logprobs))
+        prompt = self._prompts.setdefault((prompt_logprobs, *start), Prompt(start, prompt_logprobs))
         room = min(sampling.max_new_tokens, self.model.config.context_length - len(start))
         row = _Row(next(self._handles), prompt, room, sampling, np.random.default_rng(list(key)), ends, logprobs)
         self._waiting.append(row)
@@ -191,7 +174,9 @@ class Batch:
         parts = [self._decode()] if self._growing else []
         full, joining = self._admit()
         if joining:
-            self._prefill(joining)
+            prefill(self.model, [row.prompt for row in joining], self.vocab_size)
+            for row in joining:
+                row.told = row.prompt.logprobs
             full += [row.full() for row in joining if not row.room]
             parts += self._join([row for row in joining if row.room])
         if not parts:
@@ -235,30 +220,22 @@ class Batch:
         """
         full: list[Growth] = []
         joining: list[_Row] = []
+        lengths: dict[int, int] = {}  # of the prompts that are to go through the model
+        most = _PREFILLED_BESIDE if self._growing else _PREFILLED_TOGETHER
         free = self.most - len(self._growing)
-        most, width = _PREFILLED_BESIDE if self._growing else _PREFILLED_TOGETHER, 0
         while self._waiting:
             row = self._waiting[0]
-            idle = not row.room and row.prompt.likeliest is None
-            width = width if idle else max(width, len(row.prompt.ids))
-            if not idle and (free < bool(row.room) or (joining and width * (len(joining) + 1) > most)):
-                break
-            self._waiting.popleft()
-            if idle:
-                full.append(row.full())
-            else:
+            if row.room or row.prompt.likeliest is not None:
+                longer = lengths if row.prompt.state else lengths | {id(row.prompt): len(row.prompt.ids)}
+                if free < bool(row.room) or (lengths and len(longer) * max(longer.values()) > most):
+                    break
+                lengths = longer
                 free -= bool(row.room)
                 joining.append(row)
+            else:
+                full.append(row.full())
+            self._waiting.popleft()
         return full, joining
-
-    def _prefill(self, rows: list[_Row]) -> None:
-        """Have the rows' prompts go through the model, each once; they need not be of a length."""
-        new = {id(row.prompt): row.prompt for row in rows if row.prompt.state is None}
-        for silent in (True, False):
-            if prompts := [prompt for prompt in new.values() if (prompt.likeliest is None) is silent]:
-                self._pass(prompts)
-        for row in rows:
-            row.told = row.prompt.logprobs
 
     def _join(self, rows: list[_Row]) -> list[Tensor]:
         """Let rows with prefilled prompts join; logits (B, V) of their first tokens, if there are any rows."""
@@ -271,34 +248,6 @@ class Batch:
             row.prompt = _JOINED
         self._growing += rows
         return [torch.stack([logits for _, logits in states])]
-
-    def _pass(self, prompts: list[_Prompt]) -> None:
-        """Pass prompts through the model, padded on the right, and keep what follows from them."""
-        lengths = [len(prompt.ids) for prompt in prompts]
-        padded = pad_sequence([torch.tensor(prompt.ids) for prompt in prompts], batch_first=True)
-        tokens, ends = padded.to(self._device), self._tensor(lengths)  # (P, T), (P,)
-        cache = KVCache(self.model.config, len(prompts), tokens.size(1), self._device)
-        if prompts[0].likeliest is None:
-            logits = self.model.next_logits(tokens, cache, ends)  # (P, V)
-        else:
-            x = self.model.hidden(tokens, cache)  # (P, T, C)
-            logits = self.model.transformer.wte.logits(x[torch.arange(len(x), device=x.device), ends - 1])
-            for prompt, ids, row in zip(prompts, tokens, x, strict=True):
-                n = len(prompt.ids)
-                prompt.logprobs = self._prompt_logprobs(row[: n - 1], ids[1:n], prompt.likeliest or 0)
-        cache.shorten(lengths)
-        for place, prompt in enumerate(prompts):
-            prompt.state = cache.sequence(place), logits[place]
-
-    def _prompt_logprobs(self, x: Tensor, ids: Tensor, likeliest: int) -> list[Logprob]:
-        """How likely ids (T,) were, given the hidden states before them (T, C); the logits are products in fp32."""
-        table = self.model.transformer.wte.floats()  # (V, C)
-        pieces = torch.split(torch.arange(len(ids)), max(1, _LOGITS_AT_ONCE // len(table)))
-        return [
-            told
-            for some in pieces
-            for told in logprobs(linear(x[some].float(), table), ids[some], likeliest, self.vocab_size)
-        ]
 
     def _reserve(self, rows: int, slots: int) -> None:
         self._cache.reserve(*self._room(rows, slots))

@@ -1,22 +1,27 @@
 """Continuous batching against one completion at a time, and the memory that it holds."""
 
 import gc
+import resource
 from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from starcoder import sampling
 from starcoder.batch import Batch, Growth
+from starcoder.decoding import Decoding, power_of_two, resolved
 from starcoder.errors import UserError
 from starcoder.generation import Prompt, sample_tokens
-from starcoder.model import StarCoder, StarCoderConfig
-from starcoder.sampling import Sampling, choose, choose_each
+from starcoder.model import KVCache, StarCoder, StarCoderConfig
+from starcoder.sampling import Sampling
 
 CONFIG = StarCoderConfig(
     vocab_size=600, context_length=150, n_layer=2, n_head=4, n_embd=32, n_inner=56, dropout=0.0, init_std=0.4
@@ -126,6 +131,196 @@ def test_a_prompt_goes_through_the_model_once_while_it_is_waited_for(monkeypatch
     assert not batch._prompts
 
 
+def test_prompts_join_a_few_at_a_time_while_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("starcoder.batch._PREFILLED_TOGETHER", 64)
+    monkeypatch.setattr("starcoder.batch._PREFILLED_BESIDE", 32)
+    passes: list[tuple[int, ...]] = []
+    hidden = MODEL.hidden
+
+    def spy(tokens: Tensor, cache: Any = None) -> Tensor:
+        passes.extend([] if any(cache.lengths) else [tuple(tokens.shape)])
+        return hidden(tokens, cache)
+
+    monkeypatch.setattr(MODEL, "hidden", spy)
+    batch, log = Batch(MODEL, rows=16), Log()
+    lengths = [20, 21, 22, 23, 9, 10, 11, 70, 5, 6, 6, 6, 6]
+    handles = [batch.add(prompt(length), Sampling(12), [number]) for number, length in enumerate(lengths)]
+    joined: list[int] = []
+    while batch:
+        grown = batch.step()
+        log.take(grown)
+        assert {growth.handle for growth in grown} >= {handle for handle in joined if handle not in log.finish}
+        joined = list(log.ids)
+    assert passes == [(2, 21), (1, 22), (1, 23), (2, 10), (1, 11), (1, 70), (2, 6)]
+    monkeypatch.undo()
+    for number, (handle, length) in enumerate(zip(handles, lengths, strict=True)):
+        assert (log.ids[handle], log.finish[handle]) == alone(prompt(length), Sampling(12), [number])
+
+
+@pytest.mark.parametrize("decoding", ["eager", "graph"])
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_a_sequence_whose_logits_are_not_finite_fails_alone(temperature: float, decoding: Decoding) -> None:
+    broken = StarCoder(CONFIG, seed=2)
+    with torch.no_grad():
+        broken.transformer.wpe.weight[40] = torch.nan
+    batch, log = Batch(broken, rows=3, decoding=decoding), Log()
+    wanted = {}
+    for length, n in ((30, 40), (29, 40), (3, 30), (5, 30)):  # the third moves to the first's row, the last follows
+        sampling = Sampling(n, temperature)
+        wanted[batch.add(prompt(length), sampling, [length])] = alone(prompt(length), sampling, [length])
+    log.run(batch)
+    ends = [(log.ids[handle], log.finish[handle]) for handle in wanted]
+    healthy = [*wanted.values()]
+    assert ends[2:] == healthy[2:]
+    assert ends[:2] == [(healthy[0][0][:11], "failed"), (healthy[1][0][:12], "failed")]
+    with pytest.raises(UserError, match="the model's logits are not finite"):
+        list(sample_tokens(broken, [Prompt(prompt(45), [[0]])], Sampling(5, temperature)))
+
+
+ASKED = [(9, 8, 3, None), (7, 8, 0, 2), (5, 8, None, None), (150, 4, 1, 1), (12, 0, 2, 0)]
+"""Tokens of a prompt, of its completion, and the likeliest that are asked for at each of the two, the prompt's last."""
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.06)])
+def test_logprobs_are_told_to_those_that_ask(dtype: torch.dtype, tolerance: float) -> None:
+    model = StarCoder(CONFIG, seed=2).to(dtype)
+    batch = Batch(model, rows=3, vocab_size=590)
+    handles = [batch.add(prompt(n), Sampling(m, 0.8), [n], logprobs=k, prompt_logprobs=p) for n, m, k, p in ASKED]
+    again = batch.add(prompt(7), Sampling(8, 0.8), [7], logprobs=5)
+    growths: dict[int, list[Growth]] = {handle: [] for handle in [*handles, again]}
+    while batch:
+        for growth in batch.step():
+            growths[growth.handle].append(growth)
+    for handle, (length, _, k, prompt_k) in zip(handles, ASKED, strict=True):
+        written = [growth for growth in growths[handle] if growth.token is not None]
+        assert bool(written) == (length not in (12, 150))
+        ids = [*prompt(length), *(growth.token for growth in written)]
+        with torch.inference_mode():
+            logits = model.hidden(torch.tensor([ids])).float() @ model.transformer.wte.weight.float().T
+        expected = logits[0].log_softmax(-1)
+        first, *rest = (growth.prompt for growth in growths[handle])
+        assert rest == [None] * len(rest)
+        for start, told, n in ((1, first, prompt_k), (length, [growth.logprob for growth in written], k)):
+            if n is None:
+                assert not any(told or ())
+                continue
+            assert told is not None
+            assert len(told) == (length - 1 if start == 1 else len(written))
+            for place, one in enumerate(told, start):
+                assert one is not None
+                assert one.token == ids[place]
+                assert all(token < 590 for token, _ in one.likeliest)
+                numbers = torch.tensor([one.logprob, *(number for _, number in one.likeliest)])
+                best = expected[place - 1, :590].topk(n).values
+                right = torch.cat([expected[place - 1, one.token].unsqueeze(0), best])
+                torch.testing.assert_close(numbers, right, atol=tolerance, rtol=tolerance)
+    if dtype == torch.float32:
+        assert [growth.token for growth in growths[again]] == [growth.token for growth in growths[handles[1]]]
+    assert all(growth.prompt is None for growth in growths[again])
+
+
+def test_logprobs_cost_nothing_for_those_that_do_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    told = sampling.logprobs
+
+    def spy(logits: Tensor, *rest: Any) -> Any:
+        rows.append(len(logits))
+        return told(logits, *rest)
+
+    monkeypatch.setattr("starcoder.batch.logprobs", spy)
+    monkeypatch.setattr("starcoder.prefill.logprobs", spy)
+    batch = Batch(MODEL, rows=4)
+    for length in (3, 4, 5):
+        batch.add(prompt(length), Sampling(6))
+    Log().run(batch)
+    assert rows == []
+    batch.add(prompt(3), Sampling(6))
+    batch.add(prompt(4), Sampling(3), logprobs=2)
+    Log().run(batch)
+    assert rows == [1, 1, 1]
+    with pytest.raises(UserError, match="logprobs are -1, of the prompt None: below 0"):
+        batch.add([1], Sampling(), logprobs=-1)
+
+
+def test_samples_in_bf16_are_drawn_from_the_models_distribution() -> None:
+    """Rounding depends on the neighbours, and so may a token; but each is where its random number fell, nearly."""
+    model = StarCoder(CONFIG, seed=2).to(torch.bfloat16)
+    lengths = range(1, 60, 4)
+    wanted = [Prompt(prompt(length), [[length]]) for length in lengths]
+    for sample in sample_tokens(model, wanted, Sampling(40, 1.5)):
+        ids, rng = list(wanted[sample.prompt].ids), np.random.default_rng([lengths[sample.prompt]])
+        with torch.inference_mode():
+            logits = model(torch.tensor([ids + sample.ids]))[0, len(ids) - 1 : -1].float()
+        for token, row in zip(sample.ids, logits, strict=True):
+            probabilities, order = (row / 1.5).softmax(-1).sort(descending=True)
+            rank = (order == token).nonzero().item()
+            above = probabilities[:rank].sum().item()
+            assert above - 0.05 <= rng.random() <= above + probabilities[rank].item() + 0.05
+
+
+def test_the_cache_holds_no_more_than_four_times_what_is_needed() -> None:
+    batch = Batch(MODEL, rows=32)
+    handle = batch.add(prompt(3), Sampling(100), [3])
+    for number in range(31):
+        batch.add(prompt(60 + number % 30), Sampling(2 + number), [number])
+    log, a_slot = Log(), CONFIG.n_layer * 2 * CONFIG.head_size * 4
+    most = 0
+    while batch:
+        log.take(batch.step())
+        most = max(most, batch.cache_bytes)
+        rows, slots = len(batch._growing), max(batch._cache.lengths, default=0) + 1
+        needed = min(32, power_of_two(rows)) * min(150, max(64, power_of_two(slots))) if rows else 0
+        assert batch.cache_bytes <= 4 * needed * a_slot
+    assert most >= 32 * 128 * a_slot
+    assert (log.ids[handle], log.finish[handle]) == alone(prompt(3), Sampling(100), [3])
+
+
+def test_a_cache_grows_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = KVCache(CONFIG.replace(n_layer=8), 0, 0, torch.device("cpu"))
+    sequence = torch.randn(8, 20, 2 * CONFIG.head_size)
+    cache.join(sequence)
+    layers = [ref(layer) for layer in cache.kv]
+    new_zeros, most = Tensor.new_zeros, 0
+
+    def spy(like: Tensor, *shape: Any) -> Tensor:
+        nonlocal most
+        new = new_zeros(like, *shape)
+        layers.append(ref(new))
+        most = max(most, sum(layer() is not None for layer in layers))
+        return new
+
+    monkeypatch.setattr(Tensor, "new_zeros", spy)
+    cache.reserve(4, 64)
+    assert most == 9
+    assert cache.shape == (8, 4, 64, 2 * CONFIG.head_size)
+    assert torch.equal(cache.sequence(0), sequence)
+
+
+def test_static_steps_keep_no_cache_that_has_grown() -> None:
+    batch = Batch(MODEL, rows=2, decoding="graph")
+    batch.add(prompt(60), Sampling(30))
+    batch.step()
+    batch.step()
+    old = ref(batch._cache.kv[0])
+    while len(batch._growing) and batch._cache.shape[2] == 64:
+        batch.step()
+    assert batch._cache.shape[2] == 128
+    assert old() is None
+
+
+def test_auto_is_graphs_where_a_gpu_holds_the_model_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_gpu: Any = SimpleNamespace(
+        transformer=SimpleNamespace(wte=SimpleNamespace(weight=SimpleNamespace(is_cuda=True)))
+    )
+    assert resolved("auto", MODEL) == "eager"
+    assert resolved("auto", on_a_gpu) == "graph"
+    assert [resolved(way, on_a_gpu) for way in ("eager", "graph", "compiled")] == ["eager", "graph", "compiled"]
+    assert Batch(MODEL)._static is None
+    assert Batch(MODEL, decoding="graph")._static is not None
+    monkeypatch.setattr("starcoder.decoding.FSDPModule", SimpleNamespace)  # which a sharded model is
+    assert resolved("auto", on_a_gpu) == "eager"
+
+
 def live_tensors() -> tuple[int, int]:
     """Number and bytes of the tensors that exist."""
     gc.collect()
@@ -133,8 +328,9 @@ def live_tensors() -> tuple[int, int]:
     return len(tensors), sum(tensor.nbytes for tensor in tensors)
 
 
-def test_ten_thousand_tokens_leak_nothing() -> None:
-    batch, tokens, added, peak = Batch(MODEL, rows=32), 0, 0, 0
+@pytest.mark.parametrize("decoding", ["eager", "graph"])
+def test_ten_thousand_tokens_leak_nothing(decoding: Decoding) -> None:
+    batch, tokens, added, peak = Batch(MODEL, rows=32, decoding=decoding), 0, 0, 0
     before = live_tensors()
     readings = []
     while tokens < 10_000:
@@ -152,8 +348,29 @@ def test_ten_thousand_tokens_leak_nothing() -> None:
     assert abs(readings[1][0] - readings[0][0]) <= 32  # the prompts that wait
     while batch:
         batch.step()
-    assert batch.cache_bytes == 0
+    assert batch.cache_bytes == 0 or decoding == "graph"
+    del batch
     assert live_tensors() == before
+
+
+def resident() -> int:
+    """Bytes of this process in memory; 0 where the system does not say."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * resource.getpagesize() if statm.exists() else 0
+
+
+@pytest.mark.parametrize("decoding", ["eager", "graph"])
+def test_the_same_work_again_takes_no_more_memory(decoding: Decoding) -> None:
+    """10,000 tokens at 32 rows; libraries keep what they made for each shape, hence the same shapes again and again."""
+    batch, tokens, readings = Batch(MODEL, rows=32, decoding=decoding), 0, []
+    while tokens < 12_000:
+        for number in range(80):
+            batch.add(prompt(1 + number), Sampling(20 + number % 37, 0.9), [number])
+        while batch:
+            tokens += sum(growth.token is not None for growth in batch.step())
+        readings.append(resident())
+    assert len(readings) >= 4
+    assert readings[-1] - readings[1] < 2**21
 
 
 def test_a_prompt_that_cannot_be_joins_no_batch() -> None:
@@ -167,27 +384,6 @@ def test_a_prompt_that_cannot_be_joins_no_batch() -> None:
     assert len(batch) == 0
     assert batch.step() == []
     batch.remove(17)
-
-
-def sorted_choice(logits: Tensor, sampling: Sampling, number: float) -> int:
-    """Nucleus sampling with the whole vocabulary in order."""
-    probabilities, ids = F.softmax(logits / sampling.temperature, dim=-1).sort(descending=True)
-    mass = probabilities.cumsum(0)
-    last = min(int((mass < sampling.top_p).sum()), len(mass) - 1)
-    return int(ids[int((mass < number * mass[last]).sum())])
-
-
-@pytest.mark.parametrize("sharpness", [0.01, 1.0, 4.0])
-def test_the_likeliest_few_give_what_the_whole_vocabulary_gives(sharpness: float) -> None:
-    logits = sharpness * torch.randn(60, 3000, generator=torch.Generator().manual_seed(0))
-    ways = [Sampling(1, (0.0, 0.5, 1.0, 2.0)[row % 4], (0.2, 0.9, 1.0)[row % 3]) for row in range(60)]
-    tokens = choose_each(logits, ways, [np.random.default_rng(row) for row in range(60)]).tolist()
-    for row, (token, way) in enumerate(zip(tokens, ways, strict=True)):
-        rng = np.random.default_rng(row)
-        expected = sorted_choice(logits[row], way, rng.random()) if way.temperature else int(logits[row].argmax())
-        assert token == expected
-        alone = choose(logits[row : row + 1], way, [np.random.default_rng(row)])
-        assert alone.tolist() == [token]
 
 
 def test_a_compiled_step_writes_the_same() -> None:
