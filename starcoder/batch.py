@@ -24,7 +24,7 @@ from torch.distributed.fsdp import FSDPModule
 from starcoder.decoding import Decoding, Static, power_of_two, resolved
 from starcoder.errors import UserError
 from starcoder.model import KVCache, StarCoder
-from starcoder.prefill import Prompt, prefill
+from starcoder.prefill import Prefill, prefill
 from starcoder.sampling import Ends, Finish, Logprob, Sampling, choose_each, logprobs, never
 from starcoder.tokenizer import EOD
 
@@ -52,7 +52,7 @@ class Growth(NamedTuple):
     prompt: list[Logprob] | None = None
 
 
-_JOINED = Prompt([])
+_JOINED = Prefill([])
 """What a sequence that grows has as its prompt, so that the prompt goes when nobody waits for it."""
 
 
@@ -61,7 +61,7 @@ class _Row:
     """A sequence that grows."""
 
     handle: int
-    prompt: Prompt
+    prompt: Prefill
     room: int
     sampling: Sampling
     rng: np.random.Generator
@@ -105,7 +105,7 @@ class Batch:
         self.model, self.most, self.vocab_size = model, rows, vocab_size
         self._waiting: deque[_Row] = deque()
         self._growing: list[_Row] = []
-        self._prompts: WeakValueDictionary[tuple[int | None, ...], Prompt] = WeakValueDictionary()
+        self._prompts: WeakValueDictionary[tuple[int | None, ...], Prefill] = WeakValueDictionary()
         self._handles = count()
         self._cache = self._new_cache()
         decoding = resolved(decoding, model)
@@ -152,7 +152,7 @@ class Batch:
         if prompt_logprobs is not None and isinstance(self.model, FSDPModule):
             raise UserError("a sharded model tells no logprobs of prompts")
         start = list(ids) or [EOD]
-        prompt = self._prompts.setdefault((prompt_logprobs, *start), Prompt(start, prompt_logprobs))
+        prompt = self._prompts.setdefault((prompt_logprobs, *start), Prefill(start, prompt_logprobs))
         room = min(sampling.max_new_tokens, self.model.config.context_length - len(start))
         row = _Row(next(self._handles), prompt, room, sampling, np.random.default_rng(list(key)), ends, logprobs)
         self._waiting.append(row)

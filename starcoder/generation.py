@@ -16,29 +16,8 @@ from starcoder.decoding import Decoding
 from starcoder.errors import UserError
 from starcoder.model import StarCoder
 from starcoder.release.folder import local_folder
-from starcoder.sampling import NOT_FINITE, Ends, Finish, Sampling, choose, never
+from starcoder.sampling import NOT_FINITE, Ends, Finish, Sampling, never
 from starcoder.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Tokenizer
-
-__all__ = [
-    "Batch",
-    "Ends",
-    "Finish",
-    "Prompt",
-    "Sample",
-    "Sampling",
-    "batched",
-    "check_vocabulary",
-    "choose",
-    "complete",
-    "cut",
-    "ends_with",
-    "evaluating",
-    "frame",
-    "generate",
-    "generate_tokens",
-    "infill",
-    "sample_tokens",
-]
 
 T = TypeVar("T")
 
@@ -75,7 +54,9 @@ class Sample:
     finish: Finish
 
 
-def generate(model: StarCoder, tokenizer: Tokenizer, prompts: Sequence[str], **sampling: Any) -> list[str]:
+def generate(
+    model: StarCoder, tokenizer: Tokenizer, prompts: Sequence[str], decoding: Decoding = "auto", **sampling: Any
+) -> list[str]:
     """Complete prompts, in which the spelling of a sentinel, such as `<filename>`, is the control token.
 
     A completion ends before `<|endoftext|>` or the stop string that is complete first, after `max_new_tokens`, or where
@@ -85,6 +66,7 @@ def generate(model: StarCoder, tokenizer: Tokenizer, prompts: Sequence[str], **s
         model: dropout is off meanwhile.
         tokenizer: the one that the model was trained with.
         prompts: texts; an empty one begins a new document.
+        decoding: how one token of every completion is computed.
         sampling: fields of `Sampling`.
 
     Returns:
@@ -94,16 +76,23 @@ def generate(model: StarCoder, tokenizer: Tokenizer, prompts: Sequence[str], **s
         UserError: when a prompt does not fit the model's context, the tokenizer does not fit the model, or an option is
             out of its range.
     """
-    return _complete(model, tokenizer, [tokenizer.encode_prompt(prompt) for prompt in prompts], Sampling(**sampling))
+    encoded = [tokenizer.encode_prompt(prompt) for prompt in prompts]
+    return _complete(model, tokenizer, encoded, Sampling(**sampling), decoding)
 
 
-def infill(model: StarCoder, tokenizer: Tokenizer, gaps: Sequence[tuple[str, str]], **sampling: Any) -> list[str]:
+def infill(
+    model: StarCoder,
+    tokenizer: Tokenizer,
+    gaps: Sequence[tuple[str, str]],
+    decoding: Decoding = "auto",
+    **sampling: Any,
+) -> list[str]:
     """Write what stands between each prefix and suffix, which are plain text; the rest is as for `generate`."""
     prompts = [
         [FIM_PREFIX, *tokenizer.encode(prefix), FIM_SUFFIX, *tokenizer.encode(suffix), FIM_MIDDLE]
         for prefix, suffix in gaps
     ]
-    return _complete(model, tokenizer, prompts, Sampling(**sampling))
+    return _complete(model, tokenizer, prompts, Sampling(**sampling), decoding)
 
 
 def complete(
@@ -116,6 +105,7 @@ def complete(
     stop: list[str] | None = None,
     seed: int = 0,
     revision: str | None = None,
+    decoding: Decoding = "auto",
 ) -> None:
     """Print the completion of a prompt, or with a suffix, what stands between the two.
 
@@ -129,21 +119,32 @@ def complete(
         stop: texts that end the completion and are cut from it.
         seed: seed of the random choices.
         revision: branch, tag or commit of the repository; main when not given.
+        decoding: how a token is computed: operation by operation (eager), as a CUDA graph, or compiled. Auto is graph
+            on a GPU and eager on CPU.
     """
-    sampling = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
+    options: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "stop": stop or (),
+        "seed": seed,
+        "decoding": decoding,
+    }
     folder = local_folder(model, revision=revision)
     tokenizer = tokenizers.load(folder)
     network = StarCoder.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
     if suffix is None:
-        print(generate(network, tokenizer, [prompt], stop=stop or (), **sampling)[0])
+        print(generate(network, tokenizer, [prompt], **options)[0])
     else:
-        print(infill(network, tokenizer, [(prompt, suffix)], stop=stop or (), **sampling)[0])
+        print(infill(network, tokenizer, [(prompt, suffix)], **options)[0])
 
 
-def _complete(model: StarCoder, tokenizer: Tokenizer, prompts: list[list[int]], sampling: Sampling) -> list[str]:
+def _complete(
+    model: StarCoder, tokenizer: Tokenizer, prompts: list[list[int]], sampling: Sampling, decoding: Decoding
+) -> list[str]:
     check_vocabulary(model, tokenizer)
     ends = ends_with(tokenizer.decode, sampling.stop)
-    completions = generate_tokens(model, prompts, sampling, vocab_size=tokenizer.vocab_size, ends=ends)
+    completions = generate_tokens(model, prompts, sampling, tokenizer.vocab_size, ends, decoding)
     return [cut(tokenizer.decode(ids), sampling.stop) for ids in completions]
 
 

@@ -18,7 +18,7 @@ _LOGITS_AT_ONCE = 2**24
 
 
 @dataclass(eq=False)
-class Prompt:
+class Prefill:
     """A prompt, and what is known of it once it is prefilled.
 
     Args:
@@ -34,7 +34,7 @@ class Prompt:
     logprobs: list[Logprob] | None = None
 
 
-def prefill(model: StarCoder, prompts: Iterable[Prompt], vocab_size: int | None) -> None:
+def prefill(model: StarCoder, prompts: Iterable[Prefill], vocab_size: int | None) -> None:
     """Have each prompt go through the model once, if it has not yet; they need not be of a length.
 
     Args:
@@ -48,7 +48,7 @@ def prefill(model: StarCoder, prompts: Iterable[Prompt], vocab_size: int | None)
             _pass(model, some, vocab_size)
 
 
-def _pass(model: StarCoder, prompts: Sequence[Prompt], vocab_size: int | None) -> None:
+def _pass(model: StarCoder, prompts: Sequence[Prefill], vocab_size: int | None) -> None:
     """Pass prompts through the model, padded on the right, of which all ask for logprobs or none."""
     device = model.transformer.wte.weight.device
     lengths = [len(prompt.ids) for prompt in prompts]
@@ -67,7 +67,7 @@ def _pass(model: StarCoder, prompts: Sequence[Prompt], vocab_size: int | None) -
         prompt.state = cache.sequence(place), logits[place]
 
 
-def _logprobs(model: StarCoder, prompt: Prompt, x: Tensor, vocab_size: int | None) -> Iterator[Logprob]:
+def _logprobs(model: StarCoder, prompt: Prefill, x: Tensor, vocab_size: int | None) -> Iterator[Logprob]:
     """How likely a prompt's tokens were, given its hidden states (T, C); as in `nats`, the logits are fp32 products."""
     table = model.transformer.wte.floats()  # (V, C)
     together = max(1, _LOGITS_AT_ONCE // len(table))

@@ -20,7 +20,7 @@ from starcoder.batch import Batch, Growth
 from starcoder.decoding import Decoding, power_of_two, resolved
 from starcoder.errors import UserError
 from starcoder.generation import Prompt, sample_tokens
-from starcoder.model import KVCache, StarCoder, StarCoderConfig
+from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.sampling import Sampling
 
 CONFIG = StarCoderConfig(
@@ -167,7 +167,7 @@ def test_a_sequence_whose_logits_are_not_finite_fails_alone(temperature: float, 
     wanted = {}
     for length, n in ((30, 40), (29, 40), (3, 30), (5, 30)):  # the third moves to the first's row, the last follows
         sampling = Sampling(n, temperature)
-        wanted[batch.add(prompt(length), sampling, [length])] = alone(prompt(length), sampling, [length])
+        wanted[batch.add(prompt(length), sampling, [length], logprobs=1)] = alone(prompt(length), sampling, [length])
     log.run(batch)
     ends = [(log.ids[handle], log.finish[handle]) for handle in wanted]
     healthy = [*wanted.values()]
@@ -275,11 +275,14 @@ def test_the_cache_holds_no_more_than_four_times_what_is_needed() -> None:
     assert (log.ids[handle], log.finish[handle]) == alone(prompt(3), Sampling(100), [3])
 
 
-def test_a_cache_grows_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = KVCache(CONFIG.replace(n_layer=8), 0, 0, torch.device("cpu"))
-    sequence = torch.randn(8, 20, 2 * CONFIG.head_size)
-    cache.join(sequence)
-    layers = [ref(layer) for layer in cache.kv]
+@pytest.mark.parametrize("decoding", ["eager", "graph"])
+def test_a_cache_grows_layer_by_layer(monkeypatch: pytest.MonkeyPatch, decoding: Decoding) -> None:
+    """Of all layers, one at a time is held twice; and no graph keeps an old one."""
+    batch, log = Batch(MODEL, rows=2, decoding=decoding), Log()
+    handle = batch.add(prompt(60), Sampling(30), [60])
+    for _ in range(5):
+        log.take(batch.step())
+    layers = [ref(layer) for layer in batch._cache.kv]
     new_zeros, most = Tensor.new_zeros, 0
 
     def spy(like: Tensor, *shape: Any) -> Tensor:
@@ -290,22 +293,11 @@ def test_a_cache_grows_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
         return new
 
     monkeypatch.setattr(Tensor, "new_zeros", spy)
-    cache.reserve(4, 64)
-    assert most == 9
-    assert cache.shape == (8, 4, 64, 2 * CONFIG.head_size)
-    assert torch.equal(cache.sequence(0), sequence)
-
-
-def test_static_steps_keep_no_cache_that_has_grown() -> None:
-    batch = Batch(MODEL, rows=2, decoding="graph")
-    batch.add(prompt(60), Sampling(30))
-    batch.step()
-    batch.step()
-    old = ref(batch._cache.kv[0])
-    while len(batch._growing) and batch._cache.shape[2] == 64:
-        batch.step()
+    log.take(batch.step())
     assert batch._cache.shape[2] == 128
-    assert old() is None
+    assert (len(layers), most) == (2 * CONFIG.n_layer, CONFIG.n_layer + 1)
+    log.run(batch)
+    assert (log.ids[handle], log.finish[handle]) == alone(prompt(60), Sampling(30), [60])
 
 
 def test_auto_is_graphs_where_a_gpu_holds_the_model_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import GPTBigCodeConfig, GPTBigCodeForCausalLM
 
+from starcoder import decoding
 from starcoder import tokenizer as tokenizers
 from starcoder.cli import main
 from starcoder.errors import UserError
-from starcoder.generation import Prompt, Sample, Sampling, choose, generate, generate_tokens, infill, sample_tokens
+from starcoder.generation import Prompt, Sample, ends_with, frame, generate, generate_tokens, infill, sample_tokens
 from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.release.folder import save, to_transformers
+from starcoder.sampling import Sampling, choose
 from starcoder.tokenizer import EOD, FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
 
 SHARP = StarCoderConfig(
@@ -130,6 +132,37 @@ def test_a_stop_string_ends_the_work(monkeypatch: pytest.MonkeyPatch, text: str,
     monkeypatch.setattr(model, "hidden", lambda *args: calls.append(1) or hidden(*args))
     assert generate(model, TOKENIZER, [""], max_new_tokens=100, stop=[stop]) == [text[: text.index(stop)]]
     assert len(calls) == next(n for n in range(len(ids)) if stop in TOKENIZER.decode(ids[:n]))
+
+
+def test_a_stop_string_is_no_part_of_a_character() -> None:
+    """Half a character looks like U+FFFD: as a stop string it would end at every one that takes two tokens."""
+    with pytest.raises(UserError, match="a stop text holds U\\+FFFD"):
+        recite("a🙂b", stop=["a", "b\ufffd"])
+    with pytest.raises(UserError, match="a stop text holds U\\+FFFD"):
+        ends_with(TOKENIZER.decode, ["\ufffd"])
+
+
+def test_logits_that_are_not_finite_are_told() -> None:
+    model = reciter([7] * 20, context_length=20)
+    with torch.no_grad():
+        model.transformer.wpe.weight[5] = torch.inf
+    assert generate_tokens(model, [[3]], Sampling(5)) == [[7] * 5]
+    for temperature in (0.0, 1.0):
+        with pytest.raises(UserError, match="the model's logits are not finite"):
+            generate_tokens(model, [[3]], Sampling(6, temperature))
+
+
+@given(st.integers(0, 9), st.integers(0, 9), st.none() | st.integers(0, 20))
+def test_a_frame_keeps_what_is_nearest_to_the_gap(before: int, after: int, room: int | None) -> None:
+    prefix, suffix = list(range(before)), list(range(100, 100 + after))
+    left, right = frame(prefix, suffix, room)
+    assert left == prefix[len(prefix) - len(left) :]
+    assert right == suffix[: len(right)]
+    assert len(left) + len(right) == min(before + after, before + after if room is None else room)
+    if room is not None and before + after > room:  # a short one is whole, else both have about half
+        assert abs(len(left) - len(right)) <= 1 or left == prefix or right == suffix
+        assert len(left) >= min(before, room // 2)
+        assert len(right) >= min(after, room // 2)
 
 
 def test_only_new_tokens_count() -> None:
@@ -361,12 +394,22 @@ def test_prompts_that_do_not_fit(sharp: StarCoder) -> None:
         generate(sharp, TOKENIZER, ["a"])
 
 
-def test_the_subcommand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_subcommand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     model = StarCoder(SHARP.replace(vocab_size=TOKENIZER.vocab_size))
     save(model, tmp_path / "model", TOKENIZER)
     arguments = ["generate", "--model", str(tmp_path / "model"), "--prompt", "def add(", "--max_new_tokens", "9"]
     main([*arguments, "--temperature", "0"])
     assert capsys.readouterr().out == generate(model, TOKENIZER, ["def add("], max_new_tokens=9)[0] + "\n"
+    ways: list[str] = []
+    static = decoding.Static
+    monkeypatch.setattr(
+        "starcoder.batch.Static", lambda model, compiled: ways.append("graph") or static(model, compiled)
+    )
+    main([*arguments, "--temperature", "0"])
+    assert ways == []
+    main([*arguments, "--temperature", "0", "--decoding", "graph"])
+    assert ways == ["graph"]
+    assert len({*capsys.readouterr().out.splitlines()}) == 1
     main([*arguments, "--suffix", "):\n", "--seed", "3"])
     middle = infill(model, TOKENIZER, [("def add(", "):\n")], max_new_tokens=9, temperature=0.2, top_p=0.95, seed=3)
     assert capsys.readouterr().out == middle[0] + "\n"

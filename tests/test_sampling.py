@@ -49,6 +49,12 @@ def test_any_temperature_has_a_token_and_leaves_the_others_theirs(temperature: f
         assert tokens[1] != logits[1].argmax().item()
 
 
+def test_no_finite_logits_overflow() -> None:
+    logits = torch.tensor([[3e38, -3e38, 2e38]])
+    assert choose(logits, Sampling(1, 1e-3), [np.random.default_rng(0)]).tolist() == [0]
+    assert choose(-logits, Sampling(1, 1e-3), [np.random.default_rng(0)]).tolist() == [1]
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_row_that_is_not_finite_fails_alone(value: float, temperature: float) -> None:

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from starcoder.errors import UserError
-from starcoder.generation import Sampling, generate_tokens
+from starcoder.generation import generate_tokens
 from starcoder.model import StarCoder
 from starcoder.release import gguf as ggufs
 from starcoder.release.folder import read_weights
+from starcoder.sampling import Sampling
 from starcoder.tokenizer import EOD, Tokenizer
 
 TOLERANCE = 1e-4

@@ -32,8 +32,9 @@ from torch.distributed.tensor import DTensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 
-from starcoder.generation import Sampling, generate_tokens
+from starcoder.generation import generate_tokens
 from starcoder.model import StarCoder, StarCoderConfig, causal_attention
+from starcoder.sampling import Sampling
 from starcoder.tokenizer import EOD
 from starcoder.training.module import StarCoderModule
 from starcoder.training.parallel import ShardedStrategy

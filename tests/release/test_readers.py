@@ -10,13 +10,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from starcoder import tokenizer as tokenizers
-from starcoder.generation import Sampling, generate_tokens
+from starcoder.generation import generate_tokens
 from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.release import gguf as ggufs
 from starcoder.release import golden, readers
 from starcoder.release.folder import save
 from starcoder.release.readers import Difference, Reference, Skipped
 from starcoder.release.weights import in_memory
+from starcoder.sampling import Sampling
 from tests.conftest import VOCAB_SIZE, Tiny
 
 PROMPTS = [

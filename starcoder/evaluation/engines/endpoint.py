@@ -19,7 +19,8 @@ import numpy as np
 from starcoder.errors import UserError
 from starcoder.evaluation.engines.base import FIM_SPELLINGS, Completion, Request, Sampling, random_key
 from starcoder.evaluation.engines.parallel import side_by_side
-from starcoder.generation import Finish, cut
+from starcoder.generation import cut
+from starcoder.sampling import Finish
 from starcoder.text import visible
 
 Text = tuple[str, Finish]

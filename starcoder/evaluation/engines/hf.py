@@ -23,8 +23,9 @@ from torch import Tensor
 from starcoder.errors import UserError
 from starcoder.evaluation.engines.base import FIM_SPELLINGS, Completion, Request, Sampling, random_key
 from starcoder.evaluation.engines.local import Dtype, LocalEngine, describe, place, weights_digest
-from starcoder.generation import Ends, Finish, batched, choose, cut, ends_with
-from starcoder.generation import Sampling as TokenSampling
+from starcoder.generation import batched, cut, ends_with
+from starcoder.sampling import Ends, Finish, choose
+from starcoder.sampling import Sampling as TokenSampling
 
 
 @dataclass

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from starcoder import tokenizer as tokenizers
+from starcoder.batch import evaluating
 from starcoder.errors import UserError
 from starcoder.evaluation.engines.base import Completion, Request, Sampling, random_key
 from starcoder.evaluation.engines.local import Dtype, LocalEngine, describe, place, weights_digest
-from starcoder.generation import Prompt, check_vocabulary, cut, ends_with, evaluating, sample_tokens
-from starcoder.generation import Sampling as TokenSampling
+from starcoder.generation import Prompt, check_vocabulary, cut, ends_with, sample_tokens
 from starcoder.model import StarCoder
 from starcoder.quantization import quantize
 from starcoder.release.folder import local_folder, read_config
+from starcoder.sampling import Sampling as TokenSampling
 from starcoder.tokenizer import EOD, FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Tokenizer
 
 
