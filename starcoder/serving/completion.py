@@ -6,32 +6,16 @@ import secrets
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from starcoder.errors import UserError
-from starcoder.generation import Finish, Sampling, ends_with
+from starcoder.generation import ends_with
+from starcoder.sampling import Finish, Sampling
 from starcoder.serving.engine import Engine, Event, Ticket, Wish
+from starcoder.serving.prompts import Limits, read_prompts
 from starcoder.serving.protocol import ApiError, CompletionRequest
 from starcoder.serving.text import TextStream
-from starcoder.tokenizer import EOD, FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Tokenizer
+from starcoder.tokenizer import EOD, Tokenizer
 
 MAX_TOKENS = 16
 """Longest completion when a request names none: OpenAI's default."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a request may ask for.
-
-    Args:
-        context_length: tokens that fit into the model, prompt and completion together.
-        prompt_tokens: tokens of a prompt.
-        max_tokens: tokens of a completion.
-        choices: completions of one request.
-    """
-
-    context_length: int
-    prompt_tokens: int
-    max_tokens: int
-    choices: int
 
 
 @dataclass(frozen=True)
@@ -47,6 +31,7 @@ class Completion:
     """A request: read, then `start`ed, then a stream of `pieces`, unless it is `cancel`led.
 
     Attributes:
+        request: what was asked.
         prompt_tokens: tokens of its prompts, each counted once.
         completion_tokens: tokens that were written so far.
     """
@@ -57,16 +42,13 @@ class Completion:
         Raises:
             ApiError: when the request asks for what it cannot have.
         """
-        request.refuse()
-        n = request.n or 1
-        prompts = [_encode(prompt, request.suffix, tokenizer) for prompt in request.prompt]
-        _check(prompts, n, limits, tokenizer)
+        prompts = read_prompts(request, tokenizer, limits)
+        self.request = request
         self.prompt_tokens = sum(map(len, prompts))
         self.completion_tokens = 0
         self.wishes = _wishes(request, prompts, tokenizer, limits)
         self._texts = [TextStream(tokenizer, request.stop) for _ in self.wishes]
-        spelled = [prompt if isinstance(prompt, str) else tokenizer.decode(prompt) for prompt in request.prompt]
-        self._echo = [text for text in spelled for _ in range(n)] if request.echo else []
+        self._echo = _spelled(request, tokenizer) if request.echo else []
         self._arrived: asyncio.Queue[list[Event] | Exception] = asyncio.Queue()
         self._ticket: Ticket | None = None
 
@@ -119,30 +101,10 @@ class Completion:
         return Piece(event.choice, text, event.finish)
 
 
-def _encode(prompt: str | list[int], suffix: str | None, tokenizer: Tokenizer) -> list[int]:
-    """Token ids of a prompt: infilling takes plain text, all else reads the spelling of sentinels."""
-    try:
-        if suffix is not None:
-            before = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
-            return [FIM_PREFIX, *before, FIM_SUFFIX, *tokenizer.encode(suffix), FIM_MIDDLE]
-        return (tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else prompt) or [EOD]
-    except UserError as error:
-        raise ApiError(400, str(error), "prompt") from None
-
-
-def _check(prompts: Sequence[Sequence[int]], n: int, limits: Limits, tokenizer: Tokenizer) -> None:
-    if len(prompts) * n > limits.choices:
-        raise ApiError(400, f"{len(prompts)} prompts × n = {n} are more than {limits.choices} completions", "n")
-    for ids in prompts:
-        if len(ids) > limits.prompt_tokens:
-            raise ApiError(
-                400,
-                f"a prompt has {len(ids)} tokens, this server takes {limits.prompt_tokens}: shorten it",
-                "prompt",
-                "context_length_exceeded",
-            )
-        if not 0 <= min(ids) <= max(ids) < tokenizer.vocab_size:
-            raise ApiError(400, f"a prompt has a token id outside [0, {tokenizer.vocab_size})", "prompt")
+def _spelled(request: CompletionRequest, tokenizer: Tokenizer) -> list[str]:
+    """The prompt of each completion as text."""
+    texts = [prompt if isinstance(prompt, str) else tokenizer.decode(prompt) for prompt in request.prompt]
+    return [text for text in texts for _ in range(request.n or 1)]
 
 
 def _wishes(

@@ -4,19 +4,22 @@
     submit ──► inbox ────────────────────────► Batch.add: as soon as a row is free,
                                                Batch.step, again and again: a token for every row
     deliver ◄── what this step gave
-    cancel ──────────────────────────────────► Batch.remove: before the next step
+    cancel ──────────────────────────────────► Batch.remove: when the step under way is done
 
-The event loop never waits for the model, and what a completion gets does not depend on its neighbours.
+The event loop never waits for the model, and what a completion gets does not depend on its neighbours, up to the
+rounding of sums: in bfloat16, that is enough to change some of the tokens that are drawn.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from threading import Condition, Thread
+from typing import Literal
 
 from starcoder.batch import Batch
-from starcoder.sampling import Ends, Finish, Sampling
+from starcoder.sampling import Ends, Finish, Logprob, Sampling
 
+_FAILURES = 3
 _log = logging.getLogger("starcoder.serving")
 
 
@@ -41,21 +44,35 @@ class Wish:
         sampling: how its tokens are chosen, and how many at most; `stop`, `seed` and `batch_size` have no meaning here.
         key: what its random numbers are a function of.
         ends: whether it is at its end when it has just grown.
+        logprobs: tell how likely each token was, and this many of the likeliest.
+        prompt_logprobs: the same for the prompt's tokens.
     """
 
     ids: Sequence[int]
     sampling: Sampling
     key: Sequence[int]
     ends: Ends
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
 
 
 @dataclass(frozen=True)
 class Event:
-    """A step of one completion: its place among the request's, the token if it got one, and why it ended if it did."""
+    """A step of one completion.
+
+    Args:
+        choice: its place among the request's.
+        token: the one it got, if it got one.
+        finish: why it ended, if it did.
+        logprob: how likely the token was, where that was asked for.
+        prompt: with the first event, how likely each of the prompt's tokens but the first was, where asked for.
+    """
 
     choice: int
     token: int | None
     finish: Finish | None
+    logprob: Logprob | None = None
+    prompt: list[Logprob] | None = None
 
 
 Deliver = Callable[[list[Event] | Exception], None]
@@ -64,10 +81,10 @@ Deliver = Callable[[list[Event] | Exception], None]
 
 @dataclass(eq=False)
 class Ticket:
-    """A request under way."""
+    """A request under way; once it is `over`, nothing more is delivered."""
 
     deliver: Deliver
-    cancelled: bool = False
+    over: bool = False
 
 
 @dataclass(eq=False)
@@ -94,6 +111,7 @@ class Engine:
     _rows: dict[int, _Row] = field(default_factory=dict)
     _closing: bool = False
     _stopped: bool = False
+    _failures: int = 0
 
     def __post_init__(self) -> None:
         self._changed = Condition()
@@ -105,14 +123,18 @@ class Engine:
 
     @property
     def load(self) -> tuple[int, int]:
-        """Completions that grow, and that wait."""
-        total = len(self._rows) + len(self._inbox)
+        """Completions that grow, and that wait; those that were given up are neither."""
+        total = sum(not row.ticket.over for row in [*self._rows.values(), *self._inbox])
         return min(total, self.rows), max(total - self.rows, 0)
 
     @property
-    def healthy(self) -> bool:
-        """Whether requests are taken."""
-        return self._thread.is_alive() and not self._closing
+    def state(self) -> Literal["ok", "failing", "closing", "stopped"]:
+        """Whether requests are taken; while it is failing, as after several failures in a row, with little hope."""
+        if self._stopped or not self._thread.is_alive():
+            return "stopped"
+        if self._closing:
+            return "closing"
+        return "failing" if self._failures >= _FAILURES else "ok"
 
     def submit(self, wishes: Sequence[Wish], deliver: Deliver) -> Ticket:
         """Take a request.
@@ -132,9 +154,9 @@ class Engine:
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
-        """Forget a request: nothing more is delivered, its rows are free before the next step."""
+        """Forget a request: nothing more is delivered, its rows are free once the step under way is done."""
         with self._changed:
-            ticket.cancelled = True
+            ticket.over = True
             self._inbox = [row for row in self._inbox if row.ticket is not ticket]
 
     def close(self) -> None:
@@ -146,6 +168,7 @@ class Engine:
         with self._changed:
             self._closing = self._stopped = True
             self._changed.notify()
+        self._end(ClosingError())
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the thread has ended, at most `timeout` seconds."""
@@ -160,7 +183,9 @@ class Engine:
                     self._step(batch)
                 except Exception:  # whatever the model raised: what it held has failed, the server goes on
                     _log.exception("the model failed")
+                    self._failures += 1
                     self._end(ModelError())
+                    self._rows = {}
                     batch = self.new_batch()
         finally:
             self.close()
@@ -174,29 +199,47 @@ class Engine:
 
     def _exchange(self, batch: Batch) -> None:
         """Let out what was cancelled, and in what has come."""
-        for handle in [handle for handle, row in self._rows.items() if row.ticket.cancelled]:
+        for handle in [handle for handle, row in self._rows.items() if row.ticket.over]:
             batch.remove(handle)
             del self._rows[handle]
         with self._changed:
             while self._inbox:
                 wish = self._inbox[0].wish
-                handle = batch.add(wish.ids, wish.sampling, key=wish.key, ends=wish.ends)
+                handle = batch.add(wish.ids, wish.sampling, wish.key, wish.ends, wish.logprobs, wish.prompt_logprobs)
                 self._rows[handle] = self._inbox.pop(0)
 
     def _step(self, batch: Batch) -> None:
+        if not self._rows:
+            return
         happened: dict[Ticket, list[Event]] = {}
-        for handle, token, finish in batch.step() if self._rows else ():
+        failed: set[Ticket] = set()
+        grown = batch.step()
+        for handle, token, finish, logprob, prompt in grown:
             row = self._rows.pop(handle) if finish else self._rows[handle]
-            happened.setdefault(row.ticket, []).append(Event(row.choice, token, finish))
+            if finish == "failed":
+                failed.add(row.ticket)
+            else:
+                happened.setdefault(row.ticket, []).append(Event(row.choice, token, finish, logprob, prompt))
+        self._failures = self._failures + 1 if all(growth.finish == "failed" for growth in grown) else 0
         for ticket, events in happened.items():
-            if not ticket.cancelled:
+            if not ticket.over:
                 ticket.deliver(events)
+        if failed:
+            _log.error("the model gave logits that are no numbers: are its weights finite?")
+            self._finish(failed, ModelError())
 
     def _end(self, error: Exception) -> None:
         """End all requests."""
         with self._changed:
-            tickets = dict.fromkeys(row.ticket for row in [*self._rows.values(), *self._inbox])
-            self._rows, self._inbox = {}, []
-        for ticket in tickets:
-            if not ticket.cancelled:
-                ticket.deliver(error)
+            rows, self._inbox = [*self._rows.values(), *self._inbox], []
+        self._finish([row.ticket for row in rows], error)
+
+    def _finish(self, tickets: Iterable[Ticket], error: Exception) -> None:
+        """End requests that are not over."""
+        with self._changed:
+            ended = [ticket for ticket in dict.fromkeys(tickets) if not ticket.over]
+            for ticket in ended:
+                ticket.over = True
+            self._inbox = [row for row in self._inbox if not row.ticket.over]
+        for ticket in ended:
+            ticket.deliver(error)

@@ -5,12 +5,12 @@ import secrets
 import time
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from starcoder.generation import Finish
+from starcoder.sampling import Finish
 
 Prompts = list[str] | list[list[int]]
 
@@ -19,6 +19,33 @@ STOPS = 16
 LONGEST_STOP = 256
 """Characters of a stop string."""
 LONGEST_SEED = 2**63
+"""What a seed must be below; it may be as negative."""
+
+_MEANINGLESS = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "request_id")
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "add_special_tokens": (True, False),  # a prompt gets none in either case
+    "detokenize": (True,),
+    "early_stopping": (False,),
+    "frequency_penalty": (0,),
+    "ignore_eos": (False,),
+    "include_stop_str_in_output": (False,),
+    "length_penalty": (1,),
+    "logit_bias": ({},),
+    "min_p": (0,),
+    "min_tokens": (0,),
+    "presence_penalty": (0,),
+    "priority": (0,),
+    "repetition_penalty": (1,),
+    "response_format": ({"type": "text"},),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "stop_token_ids": ([],),
+    "top_k": (-1, 0),
+    "use_beam_search": (False,),
+}
+"""Values at which the options of other servers change nothing; null is one for all."""
+_NAMED = 8
+_LONGEST_NAME = 64
 
 
 class ApiError(HTTPException):
@@ -30,6 +57,7 @@ class ApiError(HTTPException):
         param: the field of the request that is wrong.
         code: a word for programs.
         retry_after: seconds after which it may go better.
+        close: whether the connection ends with the answer.
     """
 
     def __init__(
@@ -39,8 +67,10 @@ class ApiError(HTTPException):
         param: str | None = None,
         code: str | None = None,
         retry_after: int | None = None,
+        close: bool = False,
     ) -> None:
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        headers |= {"Connection": "close"} if close else {}
         super().__init__(status, message, headers)
         self.param, self.code = param, code
 
@@ -104,9 +134,9 @@ class StreamOptions(BaseModel):
 
 
 class CompletionRequest(BaseModel):
-    """The body of `POST /v1/completions`; what OpenAI's clients may send and this kit cannot do is in `refuse`."""
+    """The body of `POST /v1/completions`; what other servers' clients may send beyond this is in `refuse`."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(strict=True, extra="allow")
 
     model: str
     prompt: Annotated[Prompts, PlainValidator(_prompts)]
@@ -120,12 +150,7 @@ class CompletionRequest(BaseModel):
     echo: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: str | None = None
     best_of: int | None = None
-    logprobs: int | None = None
-    logit_bias: dict[str, float] | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
 
     def refuse(self) -> None:
         """Refuse what would otherwise be ignored.
@@ -133,18 +158,50 @@ class CompletionRequest(BaseModel):
         Raises:
             ApiError: naming the field.
         """
-        wrong = {
-            "best_of": (self.best_of or 1) != 1 and self.best_of != self.n,
-            "logprobs": self.logprobs is not None,
-            "logit_bias": bool(self.logit_bias),
-            "frequency_penalty": bool(self.frequency_penalty),
-            "presence_penalty": bool(self.presence_penalty),
-        }
-        for name, holds in wrong.items():
-            if holds:
-                raise ApiError(400, f"this server has no {name}: leave it out", name, "unsupported_parameter")
+        if self.best_of not in (None, self.n or 1):
+            message = f"best_of is {self.best_of}, but every completion is given back: leave it out, or set it to n"
+            raise ApiError(400, message, "best_of", "unsupported_parameter")
+        vain = [name for name, value in (self.model_extra or {}).items() if not _is_neutral(name, value)][:_NAMED]
+        if vain:
+            names = ", ".join(map(_printable, vain))
+            message = f"this server has no {names}: leave {'it' if len(vain) == 1 else 'them'} out"
+            raise ApiError(400, message, _printable(vain[0]), "unsupported_parameter")
         if self.stream_options and not self.stream:
             raise ApiError(400, "stream_options are for streams: set stream", "stream_options")
+
+
+def read_request(content_type: str, body: bytes) -> CompletionRequest:
+    """The request that a body holds.
+
+    Raises:
+        ApiError: when it holds none, or one that this server cannot grant.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if not (kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))):
+        raise ApiError(400, "a request is JSON and says so: send the header Content-Type: application/json")
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, f"the body is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ApiError(400, 'the body is no JSON object, such as {"model": "…", "prompt": "…"}')
+    try:
+        request = CompletionRequest.model_validate(found)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        param = ".".join(_printable(str(part)) for part in first["loc"])
+        raise ApiError(400, f"{param}: {first['msg']}", param) from None
+    request.refuse()
+    return request
+
+
+def _is_neutral(name: str, value: Any) -> bool:
+    return value is None or name in _MEANINGLESS or value in _NEUTRAL.get(name, ())
+
+
+def _printable(name: str) -> str:
+    """A client's word as an error may repeat it."""
+    return ascii(name)[1:-1][:_LONGEST_NAME]
 
 
 def head_body(name: str) -> dict[str, Any]:

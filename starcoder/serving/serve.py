@@ -1,26 +1,43 @@
 """`starcoder serve`: a model behind OpenAI's interface, by vLLM where it is installed, by this kit otherwise."""
 
 import asyncio
+import logging
 import math
 import os
 import socket
 import sys
-from importlib.util import find_spec
+from collections.abc import Sequence
+from dataclasses import dataclass
+from inspect import signature
 from ipaddress import ip_address
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 from starcoder.errors import UserError
+from starcoder.serving import vllm
 
 if TYPE_CHECKING:
     import uvicorn
+    from starlette.types import ASGIApp
 
+    from starcoder.decoding import Decoding
     from starcoder.model import StarCoder
     from starcoder.serving.app import Settings
     from starcoder.serving.engine import Engine
     from starcoder.tokenizer import Tokenizer
 
 _LONGEST_GRACE = 86_400.0
+_SPARE_CONNECTIONS = 256
+_OURS = (
+    "queue",
+    "max_prompt_tokens",
+    "max_tokens",
+    "max_body_bytes",
+    "grace",
+    "decoding",
+)
+"""Options that vLLM has nothing for; its server logs every request by itself."""
 
 
 def serve(
@@ -38,6 +55,8 @@ def serve(
     api_key_env: str | None = None,
     allow_origins: list[str] | None = None,
     grace: float = 30.0,
+    decoding: Literal["auto", "eager", "graph", "compiled"] = "auto",
+    access_log: bool = False,
 ) -> None:
     """Answer OpenAI's clients: /v1/completions, with `suffix` for infilling, /v1/models and /health.
 
@@ -46,19 +65,24 @@ def serve(
         host: address to listen at; 0.0.0.0 is every one that this machine has.
         port: port to listen at; 0 takes a free one, which is printed.
         engine: vllm, kit, or auto: vllm where it is installed. vLLM refuses `suffix`: there, infilling prompts spell
-            the sentinels.
+            the sentinels, and options that it does not have are refused.
         name: what clients call the model; the last part of `model` when not given.
         dtype: what the weights are converted to; as stored when not given. int8 is this kit's, and for CPU.
-        rows: completions that are written together.
+        rows: completions that are written together, and the most that one request may ask for.
         queue: completions that may wait beyond these; more are turned away with 429. Not for vLLM, like all below but
-            api_key_env.
+            api_key_env and allow_origins.
         max_prompt_tokens: longest prompt; what leaves room for one token when not given.
         max_tokens: longest completion that a request may ask for; the model's context when not given.
         max_body_bytes: longest request.
         api_key_env: environment variable that holds the key which requests must bear; anybody may ask when not given.
         allow_origins: web pages whose scripts may ask, `*` for all; none when not given.
-        grace: seconds that requests under way have left after the first Ctrl-C or SIGTERM.
+        grace: seconds that requests under way have left after the first Ctrl-C or SIGTERM; the second ends them.
+        decoding: how a token is computed: eager, operation by operation; graph, as a CUDA graph; compiled by
+            torch.compile, too, which takes half a minute for each number of rows; auto is graph on a GPU.
+        access_log: print a line for every request.
     """
+    options = dict(locals())
+    defaults = {name: parameter.default for name, parameter in signature(serve).parameters.items()}
     wrong = {
         f"port is {port}, outside [0, 65535]": not 0 <= port <= 65535,
         f"rows is {rows}, below 1": rows < 1,
@@ -72,20 +96,24 @@ def serve(
         raise UserError("serve: " + "; ".join(problem for problem, holds in wrong.items() if holds))
     key = _api_key(api_key_env)
     called = name or Path(model).resolve().name
-    if engine == "vllm" or (engine == "auto" and find_spec("vllm")):
-        _run_vllm(vllm_command(model, host, port, called, dtype, rows), key)
+    if engine == "vllm" or (engine == "auto" and vllm.is_installed()):
+        if dtype == "int8":
+            raise UserError("serve: int8 is this kit's own: choose another --dtype, or take --engine kit")
+        vllm.check_options({name: options[name] for name in _OURS}, defaults)
+        vllm.run(model, options | {"name": called}, key, allow_origins or ())
         return
     _need_extra()
     with listen(host, port) as listener:
         network, tokenizer = _load(model, dtype)
         from starcoder.serving.app import Settings
-        from starcoder.serving.completion import Limits
+        from starcoder.serving.prompts import Limits, longest_token
 
         context = network.config.context_length
-        limits = Limits(context, min(max_prompt_tokens or context, context - 1), max_tokens or context, rows + queue)
-        settings = Settings(called, limits, max_body_bytes, key, tuple(allow_origins or ()))
-        worker = new_engine(network, tokenizer, rows, queue)
-        server = new_server(worker, tokenizer, settings, grace)
+        longest = min(max_prompt_tokens or context, context - 1)
+        limits = Limits(context, longest, max_tokens or context, rows, longest_token(tokenizer))
+        worker = new_engine(network, tokenizer, rows, queue, decoding)
+        access = Access(max_body_bytes, key, tuple(allow_origins or ()), access_log)
+        server = new_server(worker, tokenizer, Settings(called, limits), access, grace)
         worker.start()
         try:
             listener.listen()
@@ -96,42 +124,80 @@ def serve(
             worker.join(grace)
 
 
-def vllm_command(model: str, host: str, port: int, name: str, dtype: str | None, rows: int) -> list[str]:
-    """What runs vLLM's server; the key goes by its environment, which no list of processes shows."""
-    options = {"host": host, "port": port, "served-model-name": name, "dtype": dtype or "auto", "max-num-seqs": rows}
-    spelled = [word for option, value in options.items() for word in (f"--{option}", str(value))]
-    return [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model, *spelled]
+@dataclass(frozen=True)
+class Access:
+    """Who may ask, and how.
+
+    Args:
+        max_body_bytes: longest request.
+        api_key: what a request must bear, if anything.
+        allow_origins: web pages whose scripts may ask, `*` for all; none by default.
+        log: whether a line is printed for every request.
+        patience: seconds in which a body must arrive.
+    """
+
+    max_body_bytes: int
+    api_key: str | None = None
+    allow_origins: Sequence[str] = ()
+    log: bool = False
+    patience: float = 60.0
 
 
-def new_engine(network: "StarCoder", tokenizer: "Tokenizer", rows: int, queue: int) -> "Engine":
+def new_engine(
+    network: "StarCoder", tokenizer: "Tokenizer", rows: int, queue: int, decoding: "Decoding" = "auto"
+) -> "Engine":
     """An engine in which `network` writes what `tokenizer` can spell."""
     from starcoder.batch import Batch
     from starcoder.serving.engine import Engine
 
-    return Engine(lambda: Batch(network, rows, tokenizer.vocab_size), rows, queue)
+    return Engine(lambda: Batch(network, rows, tokenizer.vocab_size, decoding), rows, queue)
 
 
-def new_server(engine: "Engine", tokenizer: "Tokenizer", settings: "Settings", grace: float) -> "uvicorn.Server":
-    """A server that ends, when it is asked to, with the requests under way, or after `grace` seconds."""
+def new_server(
+    engine: "Engine", tokenizer: "Tokenizer", settings: "Settings", access: Access, grace: float
+) -> "uvicorn.Server":
+    """A server that ends, when it is asked to, with the requests under way.
+
+    It waits for them `grace` seconds at most, and no longer when it is asked again.
+    """
     import uvicorn
+    from starlette.middleware.cors import CORSMiddleware
 
     from starcoder.serving.app import create_app
+    from starcoder.serving.connection import Connection
+    from starcoder.serving.gate import Gate
+
+    gate = Gate(create_app(engine, tokenizer, settings), access.max_body_bytes, access.api_key, access.patience)
+    app: ASGIApp = gate
+    if access.allow_origins:  # outermost, so that pages may read errors, too
+        app = CORSMiddleware(gate, access.allow_origins, allow_methods=["*"], allow_headers=["*"])
 
     class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if self.should_exit and engine.state != "stopped":
+                engine.stop()
+            else:
+                super().handle_exit(sig, frame)
+
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             engine.close()
+            gate.close()
             asyncio.get_running_loop().call_later(grace, engine.stop)
             await super().shutdown(sockets)
 
     config = uvicorn.Config(
-        create_app(engine, tokenizer, settings),
-        http="h11",
+        app,
+        http=Connection,
         loop="asyncio",
         lifespan="off",
         log_level="warning",
+        access_log=access.log,
         server_header=False,
+        limit_concurrency=engine.rows + engine.queue + _SPARE_CONNECTIONS,
         timeout_graceful_shutdown=math.ceil(grace) + 5,
     )
+    if access.log:
+        logging.getLogger("uvicorn.access").setLevel(logging.INFO)
     return Server(config)
 
 
@@ -158,13 +224,6 @@ def _api_key(variable: str | None) -> str | None:
     if not key or not key.isascii():
         raise UserError(f"the environment variable {variable} holds no API key: set it, or leave out --api_key_env")
     return key
-
-
-def _run_vllm(command: list[str], key: str | None) -> None:
-    """Become vLLM's server, so that signals reach it."""
-    if not find_spec("vllm"):
-        raise UserError("vllm is not installed: pip install vllm, or take --engine kit")
-    os.execve(command[0], command, os.environ | ({"VLLM_API_KEY": key} if key else {}))
 
 
 def _need_extra() -> None:

@@ -16,16 +16,16 @@ from starcoder.batch import Batch
 from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.release.folder import save
 from starcoder.serving.app import Settings
-from starcoder.serving.completion import Limits
 from starcoder.serving.engine import Engine
-from starcoder.serving.serve import listen, new_server
+from starcoder.serving.prompts import Limits
+from starcoder.serving.serve import Access, listen, new_server
 from starcoder.tokenizer import Tokenizer
 
 CODE = "def add(a, b):\n    return a + b\n\n\nclass Adder:\n    def __call__(self, a, b): return add(a, b)\n"
 CONFIG = StarCoderConfig(
     vocab_size=310, context_length=96, n_layer=2, n_head=4, n_embd=32, n_inner=56, dropout=0.0, init_std=0.25
 )
-LIMITS = Limits(context_length=96, prompt_tokens=90, max_tokens=80, choices=16)
+LIMITS = Limits(context_length=96, prompt_tokens=90, max_tokens=80, choices=16, token_bytes=16)
 
 
 @pytest.fixture(scope="session")
@@ -86,11 +86,11 @@ def serving(model: StarCoder, tokenizer: Tokenizer) -> Serving:
 
     @contextmanager
     def serving(
-        rows: int = 8, queue: int = 64, batch: type[Batch] = Batch, grace: float = 5, **settings: Any
+        rows: int = 8, queue: int = 64, batch: type[Batch] = Batch, grace: float = 5, **access: Any
     ) -> Iterator[Served]:
         engine = Engine(lambda: batch(model, rows, tokenizer.vocab_size), rows, queue)
-        options = {"name": "tiny", "limits": LIMITS, "max_body_bytes": 100_000} | settings
-        server = new_server(engine, tokenizer, Settings(**options), grace)
+        access = {"max_body_bytes": 100_000} | access
+        server = new_server(engine, tokenizer, Settings("tiny", LIMITS), Access(**access), grace)
         with listen("127.0.0.1", 0) as listener:
             listener.listen()
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"

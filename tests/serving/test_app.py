@@ -178,12 +178,18 @@ BAD = [
     ({"stop": [7]}, 400, "stop", "stop is a text"),
     ({"suffix": 7}, 400, "suffix", "must be a text"),
     ({"seed": 2**63}, 400, "seed", "less than"),
-    ({"best_of": 3}, 400, "best_of", "has no best_of"),
-    ({"logprobs": 2}, 400, "logprobs", "has no logprobs"),
+    ({"best_of": 3}, 400, "best_of", "set it to n"),
+    ({"best_of": 0}, 400, "best_of", "set it to n"),
+    ({"best_of": 1, "n": 3}, 400, "best_of", "set it to n"),
     ({"logit_bias": {"5": 1}}, 400, "logit_bias", "has no logit_bias"),
     ({"presence_penalty": 0.5}, 400, "presence_penalty", "has no presence_penalty"),
     ({"stream": False, "stream_options": {"include_usage": True}}, 400, "stream_options", "set stream"),
-    ({"top_k": 5}, 400, "top_k", "not permitted"),
+    ({"top_k": 5}, 400, "top_k", "has no top_k: leave it out"),
+    ({"top_k": 5, "min_p": 0.1}, 400, "top_k", "has no top_k, min_p: leave them out"),
+    ({"repetition_penalty": 1.1}, 400, "repetition_penalty", "has no repetition_penalty"),
+    ({"prompt": ["a"] * 17}, 400, "prompt", "17 prompts × n = 1 are more than 16 completions"),
+    ({"prompt": " " * 1441}, 400, "prompt", "1441 bytes has more than 90 tokens: shorten it"),
+    ({"prompt": "a", "suffix": "é" * 720}, 400, "prompt", "1441 bytes has more than 90 tokens: shorten it"),
 ]
 
 
@@ -203,6 +209,8 @@ def test_what_a_request_cannot_have(
 def test_what_means_nothing_is_taken(served: Served) -> None:
     nothing: dict[str, Any] = {"best_of": 1, "logit_bias": {}, "presence_penalty": 0, "frequency_penalty": 0.0}
     nothing |= {"user": "me", "logprobs": None, "stop": None, "suffix": None, "seed": -3, "stream_options": None}
+    nothing |= {"extra_body": {"repetition_penalty": 1.0, "min_tokens": 0, "stop_token_ids": [], "top_k": -1}}
+    nothing["extra_body"] |= {"metadata": {"team": "x"}, "skip_special_tokens": True, "unheard_of": None, "best_of": 1}
     assert served.client.completions.create(model="tiny", prompt="def", **nothing).choices
 
 
@@ -322,7 +330,7 @@ def test_a_client_that_goes_frees_its_rows(serving: Serving, gate: type[Gated], 
             gate.steps.release(3)
             until(lambda: gate.steps._value == 0)
         connection.close()
-        until(lambda: all(row.ticket.cancelled for row in list(served.engine._rows.values())))
+        until(lambda: all(row.ticket.over for row in list(served.engine._rows.values())))
         gate.steps.release()  # the step that had begun before it went
         until(lambda: served.engine.load == (0, 0))
         gate.steps.release(1000)
@@ -368,7 +376,7 @@ def test_a_server_that_is_told_to_end_writes_what_was_asked(
         waiting = pool.submit(streamed, served.client, prompt="def", max_tokens=20, n=3, echo=True, **WARM)
         until(lambda: served.engine.load == (1, 2))
         served.server.should_exit = True
-        until(lambda: not served.engine.healthy)
+        until(lambda: served.engine.state != "ok")
         gate.steps.release(1000)
         texts, reasons, _ = waiting.result()
         assert texts[0] == "def" + expected

@@ -7,16 +7,13 @@ from typing import Any
 
 import pytest
 
-from starcoder.generation import Sampling, generate_tokens
+from starcoder.generation import generate_tokens
 from starcoder.model import StarCoder
+from starcoder.sampling import Sampling, never
 from starcoder.serving.engine import ClosingError, Engine, Event, FullError, ModelError, Wish
 from tests.serving.conftest import Gated
 
 PROMPTS = [[20, 21, 22], [30], [40, 41, 42, 43, 44], [50, 51]]
-
-
-def never(ids: list[int]) -> bool:
-    return False
 
 
 def wish(prompt: list[int], tokens: int = 6, seed: int = 0) -> Wish:
@@ -95,9 +92,9 @@ def test_a_model_that_fails_ends_what_it_held_and_goes_on(engine: Engine) -> Non
 def test_closed_it_finishes_what_it_has_and_stopped_it_ends_it(engine: Engine) -> None:
     events: Queue[Any] = Queue()
     engine.submit([wish([20])], events.put)
-    assert engine.healthy
+    assert engine.state == "ok"
     engine.close()
-    assert not engine.healthy
+    assert engine.state != "ok"
     with pytest.raises(ClosingError):
         engine.submit([wish([20])], events.put)
     Gated.steps.release()
@@ -121,6 +118,6 @@ def test_no_request_waits_for_a_model_that_cannot_be_set_up_again(gate: type[Gat
     Gated.steps.release()
     assert isinstance(events.get(timeout=30), ModelError)
     engine.join(30)
-    assert not engine.healthy
+    assert engine.state != "ok"
     with pytest.raises(ClosingError):
         engine.submit([wish([20])], events.put)

@@ -19,8 +19,8 @@ from starcoder import cli
 from starcoder.errors import UserError
 from starcoder.generation import generate
 from starcoder.model import StarCoder
-from starcoder.serving import serve as serving
-from starcoder.serving.serve import serve, vllm_command
+from starcoder.serving import vllm
+from starcoder.serving.serve import serve
 from starcoder.tokenizer import Tokenizer
 from tests.conftest import ROOT, start
 
@@ -112,16 +112,51 @@ def test_options_that_cannot_be(folder: Path, options: dict[str, Any], words: st
 
 def test_vllm_gets_our_options_where_it_is_installed(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     calls: list[tuple[str, list[str], dict[str, str]]] = []
-    monkeypatch.setattr(serving, "find_spec", lambda name: object() if name == "vllm" else None)
+    monkeypatch.setattr(vllm, "find_spec", lambda name: object() if name == "vllm" else None)
     monkeypatch.setattr(os, "execve", lambda *call: calls.append(call))
     monkeypatch.setenv("MY_KEY", "secret")
-    cli.run(["serve", str(folder), "--port", "8123", "--dtype", "bfloat16", "--rows", "64", "--api_key_env", "MY_KEY"])
+    cli.run(
+        [
+            "serve",
+            str(folder),
+            "--port",
+            "8123",
+            "--dtype",
+            "bfloat16",
+            "--rows",
+            "64",
+            "--api_key_env",
+            "MY_KEY",
+            "--allow_origins+",
+            "https://page.example",
+        ]
+    )
     ((program, command, environment),) = calls
     assert program == sys.executable
-    assert command == vllm_command(str(folder), "127.0.0.1", 8123, "tiny", "bfloat16", 64)
     assert " ".join(command[1:]) == (
         f"-m vllm.entrypoints.cli.main serve {folder} --host 127.0.0.1 --port 8123 --served-model-name tiny "
-        "--dtype bfloat16 --max-num-seqs 64"
+        '--dtype bfloat16 --max-num-seqs 64 --allowed-origins ["https://page.example"]'
     )
     assert environment["VLLM_API_KEY"] == "secret"
     assert "secret" not in json.dumps(command)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"queue": 9, "grace": 1.0}, "vLLM takes no --queue, --grace: leave them out, or take --engine kit"),
+        ({"max_prompt_tokens": 9}, "no --max_prompt_tokens: leave it out"),
+        ({"max_tokens": 9}, "--max_tokens"),
+        ({"max_body_bytes": 9}, "--max_body_bytes"),
+        ({"decoding": "eager"}, "--decoding"),
+        ({"dtype": "int8"}, "int8 is this kit's own"),
+    ],
+)
+@pytest.mark.parametrize("engine", ["auto", "vllm"])
+def test_vllm_is_not_given_what_it_would_ignore(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, engine: str, option: dict[str, Any], words: str
+) -> None:
+    monkeypatch.setattr(vllm, "find_spec", lambda name: object())
+    monkeypatch.setattr(os, "execve", lambda *call: pytest.fail("vLLM was started"))
+    with pytest.raises(UserError, match=words):
+        serve(str(folder), engine=engine, **option)  # type: ignore[arg-type]
