@@ -17,6 +17,7 @@ from starcoder.errors import UserError
 from starcoder.serving.completion import Completion
 from starcoder.serving.engine import ClosingError, Engine, FullError, ModelError
 from starcoder.serving.gate import closing
+from starcoder.serving.logprobs import joined
 from starcoder.serving.prompts import Limits
 from starcoder.serving.protocol import (
     ApiError,
@@ -100,6 +101,7 @@ class Api:
             choice = choices[piece.choice]
             choice["text"] += piece.text
             choice["finish_reason"] = piece.finish
+            choice["logprobs"] = joined(choice["logprobs"], piece.logprobs)
         return head | {"choices": choices, "usage": _usage(completion)}
 
     async def _events(self, completion: Completion, head: dict[str, Any], usage: bool) -> AsyncIterator[bytes]:
@@ -108,8 +110,8 @@ class Api:
 
         try:
             async for piece in completion.pieces():
-                if piece.text or piece.finish:
-                    yield chunk([choice_body(piece.choice, piece.text, piece.finish)])
+                if piece.text or piece.finish or piece.logprobs:
+                    yield chunk([choice_body(piece.choice, piece.text, piece.finish, piece.logprobs)])
         except Exception as error:  # too late for another status
             answer = _api_error(error)
             if answer is _UNKNOWN:

@@ -9,22 +9,21 @@ from dataclasses import dataclass
 from starcoder.generation import ends_with
 from starcoder.sampling import Finish, Sampling
 from starcoder.serving.engine import Engine, Event, Ticket, Wish
-from starcoder.serving.prompts import Limits, read_prompts
-from starcoder.serving.protocol import ApiError, CompletionRequest
+from starcoder.serving.logprobs import Block, Teller
+from starcoder.serving.prompts import Limits, Prompt, longest_completion, read_prompts
+from starcoder.serving.protocol import CompletionRequest
 from starcoder.serving.text import TextStream
 from starcoder.tokenizer import EOD, Tokenizer
-
-MAX_TOKENS = 16
-"""Longest completion when a request names none: OpenAI's default."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Text that a completion has grown by, and why it ended if it did."""
+    """Text that a completion has grown by, why it ended if it did, and what is told of the tokens if that was asked."""
 
     choice: int
     text: str
     finish: Finish | None
+    logprobs: Block | None = None
 
 
 class Completion:
@@ -44,11 +43,12 @@ class Completion:
         """
         prompts = read_prompts(request, tokenizer, limits)
         self.request = request
-        self.prompt_tokens = sum(map(len, prompts))
+        self.prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
         self.completion_tokens = 0
-        self.wishes = _wishes(request, prompts, tokenizer, limits)
+        self._prompts = [prompt for prompt in prompts for _ in range(request.n or 1)]
+        self.wishes = _wishes(request, self._prompts, tokenizer, limits)
         self._texts = [TextStream(tokenizer, request.stop) for _ in self.wishes]
-        self._echo = _spelled(request, tokenizer) if request.echo else []
+        self._tellers = [Teller(tokenizer) for _ in self.wishes] if request.logprobs is not None else []
         self._arrived: asyncio.Queue[list[Event] | Exception] = asyncio.Queue()
         self._ticket: Ticket | None = None
 
@@ -64,7 +64,8 @@ class Completion:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
                 loop.call_soon_threadsafe(self._arrived.put_nowait, events)
 
-        if self.wishes[0].sampling.max_new_tokens:
+        wish = self.wishes[0]
+        if wish.sampling.max_new_tokens or wish.prompt_logprobs is not None:
             self._ticket = engine.submit(self.wishes, deliver)
         else:
             self._arrived.put_nowait([Event(choice, None, "length") for choice in range(len(self.wishes))])
@@ -80,8 +81,8 @@ class Completion:
         Raises:
             ClosingError, ModelError, UserError: when the model writes no more of them.
         """
-        for choice, text in enumerate(self._echo):
-            yield Piece(choice, text, None)
+        for choice, prompt in enumerate(self._prompts if self.request.echo else []):
+            yield Piece(choice, prompt.text, None)
         left = len(self.wishes)
         while left:
             events = await self._arrived.get()
@@ -98,26 +99,27 @@ class Completion:
             text += stream.push(event.token)
         if event.finish:
             text += stream.finish()
-        return Piece(event.choice, text, event.finish)
+        return Piece(event.choice, text, event.finish, self._told(event) if self._tellers else None)
+
+    def _told(self, event: Event) -> Block | None:
+        """What is told of the event's token, and with the first event of an echo of the prompt's."""
+        told = []
+        if event.prompt is not None and self._prompts[event.choice].text:  # the token of an empty one is not its own
+            told = [(self._prompts[event.choice].ids[0], None), *((one.token, one) for one in event.prompt)]
+        if event.token is not None or event.finish == "stop":
+            told.append((EOD if event.token is None else event.token, event.logprob))
+        return self._tellers[event.choice].block(told) if told else None
 
 
-def _spelled(request: CompletionRequest, tokenizer: Tokenizer) -> list[str]:
-    """The prompt of each completion as text."""
-    texts = [prompt if isinstance(prompt, str) else tokenizer.decode(prompt) for prompt in request.prompt]
-    return [text for text in texts for _ in range(request.n or 1)]
-
-
-def _wishes(
-    request: CompletionRequest, prompts: Sequence[Sequence[int]], tokenizer: Tokenizer, limits: Limits
-) -> list[Wish]:
+def _wishes(request: CompletionRequest, prompts: Sequence[Prompt], tokenizer: Tokenizer, limits: Limits) -> list[Wish]:
     """The completions of a request: those of a prompt stand together, and each has random numbers of its own."""
-    longest = min(MAX_TOKENS, limits.max_tokens) if request.max_tokens is None else request.max_tokens
-    if longest > limits.max_tokens:
-        message = f"max_tokens is {longest}, this server writes at most {limits.max_tokens}"
-        raise ApiError(400, message, "max_tokens")
     seed = secrets.randbits(63) if request.seed is None else request.seed % 2**64
     temperature = 1.0 if request.temperature is None else request.temperature
-    sampling = Sampling(longest, temperature, 1.0 if request.top_p is None else request.top_p)
+    top_p = 1.0 if request.top_p is None else request.top_p
+    sampling = Sampling(longest_completion(request, limits), temperature, top_p)
     ends = ends_with(tokenizer.decode, request.stop)
-    each = [ids for ids in prompts for _ in range(request.n or 1)]
-    return [Wish(ids, sampling, (seed, place), ends) for place, ids in enumerate(each)]
+    of_prompt = request.logprobs if request.echo else None
+    return [
+        Wish(prompt.ids, sampling, (seed, place), ends, request.logprobs, of_prompt)
+        for place, prompt in enumerate(prompts)
+    ]

@@ -17,7 +17,7 @@ from threading import Condition, Thread
 from typing import Literal
 
 from starcoder.batch import Batch
-from starcoder.sampling import Ends, Finish, Logprob, Sampling
+from starcoder.sampling import NOT_FINITE, Ends, Finish, Logprob, Sampling
 
 _FAILURES = 3
 _log = logging.getLogger("starcoder.serving")
@@ -213,19 +213,18 @@ class Engine:
             return
         happened: dict[Ticket, list[Event]] = {}
         failed: set[Ticket] = set()
-        grown = batch.step()
-        for handle, token, finish, logprob, prompt in grown:
+        for handle, token, finish, logprob, prompt in batch.step():
             row = self._rows.pop(handle) if finish else self._rows[handle]
             if finish == "failed":
                 failed.add(row.ticket)
             else:
                 happened.setdefault(row.ticket, []).append(Event(row.choice, token, finish, logprob, prompt))
-        self._failures = self._failures + 1 if all(growth.finish == "failed" for growth in grown) else 0
+        self._failures = 0 if happened else self._failures + bool(failed)
         for ticket, events in happened.items():
             if not ticket.over:
                 ticket.deliver(events)
         if failed:
-            _log.error("the model gave logits that are no numbers: are its weights finite?")
+            _log.error(NOT_FINITE)
             self._finish(failed, ModelError())
 
     def _end(self, error: Exception) -> None:

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from starcoder.sampling import Finish
+from starcoder.serving.logprobs import Block
 
 Prompts = list[str] | list[list[int]]
 
@@ -117,10 +118,10 @@ def _stops(value: Any) -> tuple[str, ...]:
     if texts is None or (
         isinstance(texts, list)
         and len(texts) <= STOPS
-        and all(_is_text(text) and 0 < len(text) <= LONGEST_STOP for text in texts)
+        and all(_is_text(text) and 0 < len(text) <= LONGEST_STOP and "\ufffd" not in text for text in texts)
     ):
         return tuple(texts or ())
-    message = f"stop is a text or a list of at most {STOPS}, each of 1 to {LONGEST_STOP} characters"
+    message = f"stop is a text or a list of at most {STOPS}, each of 1 to {LONGEST_STOP} characters other than U+FFFD"
     raise PydanticCustomError("form", message)
 
 
@@ -151,6 +152,8 @@ class CompletionRequest(BaseModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     best_of: int | None = None
+    logprobs: int | None = Field(None, ge=0, le=5)
+    truncate_prompt_tokens: int | None = Field(None, ge=-1)
 
     def refuse(self) -> None:
         """Refuse what would otherwise be ignored.
@@ -168,6 +171,8 @@ class CompletionRequest(BaseModel):
             raise ApiError(400, message, _printable(vain[0]), "unsupported_parameter")
         if self.stream_options and not self.stream:
             raise ApiError(400, "stream_options are for streams: set stream", "stream_options")
+        if self.echo and self.suffix is not None and self.logprobs is not None:
+            raise ApiError(400, "an infilling prompt is not echoed with logprobs: leave echo or logprobs out", "echo")
 
 
 def read_request(content_type: str, body: bytes) -> CompletionRequest:
@@ -214,9 +219,9 @@ def head_body(name: str) -> dict[str, Any]:
     }
 
 
-def choice_body(index: int, text: str, finish: Finish | None) -> dict[str, Any]:
+def choice_body(index: int, text: str, finish: Finish | None, logprobs: Block | None = None) -> dict[str, Any]:
     """One completion, or a piece of it."""
-    return {"index": index, "text": text, "logprobs": None, "finish_reason": finish}
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
 
 
 def usage_body(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
