@@ -32,9 +32,16 @@ class Teller:
             block["tokens"].append(self._name(token))
             block["token_logprobs"].append(told and max(told.logprob, _LOWEST))
             block["top_logprobs"].append(told and self._likeliest(told))
-            block["text_offset"].append(self._offset)
-            self._offset += len(self._characters.decode(self._bytes(token)))
+            block["text_offset"].append(self._begin(self._bytes(token)))
         return block
+
+    def _begin(self, spelling: bytes) -> int:
+        """Where the character begins that a token begins or goes on with; what cannot go on is a character itself."""
+        if not 0x80 <= spelling[0] < 0xC0:
+            self._offset += len(self._characters.decode(b"", final=True))
+        begin = self._offset
+        self._offset += len(self._characters.decode(spelling))
+        return begin
 
     def _likeliest(self, told: Logprob) -> dict[str, float]:
         """The likeliest tokens, and the one that is told of."""

@@ -194,8 +194,8 @@ def read_request(content_type: str, body: bytes) -> CompletionRequest:
         request = CompletionRequest.model_validate(found)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        param = ".".join(_printable(str(part)) for part in first["loc"])
-        raise ApiError(400, f"{param}: {first['msg']}", param) from None
+        param = ".".join(_printable(str(part)) for part in first["loc"]) or None
+        raise ApiError(400, f"{param or 'a name'}: {first['msg']}", param) from None
     request.refuse()
     return request
 

@@ -1,11 +1,15 @@
 """A small model with random weights behind a real server on this machine."""
 
+import http.client
+import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Semaphore, Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import uvicorn
@@ -114,3 +118,22 @@ def serving(model: StarCoder, tokenizer: Tokenizer) -> Serving:
 def served(serving: Serving) -> Iterator[Served]:
     with serving() as running:
         yield running
+
+
+def ask(served: Served, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any, Any]:
+    """Status, headers and JSON of a request that no client of OpenAI's would make."""
+    connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=30)
+    try:
+        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        response = connection.getresponse()
+        raw = response.read()
+        return response.status, response.headers, json.loads(raw) if raw else None
+    finally:
+        connection.close()
+
+
+def until(condition: Any) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -2,7 +2,7 @@
 
 import http.client
 import json
-import time
+import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,12 +11,15 @@ import openai
 import pytest
 from openai import OpenAI
 
-from starcoder.evaluation.engines.base import Request, Sampling
+from starcoder.evaluation.engines.base import Request
+from starcoder.evaluation.engines.base import Sampling as TextSampling
 from starcoder.evaluation.engines.endpoint import EndpointEngine
-from starcoder.generation import generate, infill
+from starcoder.generation import generate, generate_tokens, infill
 from starcoder.model import StarCoder
+from starcoder.sampling import Sampling
+from starcoder.serving.text import TextStream
 from starcoder.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Tokenizer
-from tests.serving.conftest import LIMITS, Gated, Served, Serving
+from tests.serving.conftest import LIMITS, Gated, Served, Serving, ask, until
 
 PROMPTS = ["def add(", "class Adder:\n", "", "    return a + b  # é😀"]
 WARM = {"temperature": 0.9, "top_p": 0.9, "seed": 5}
@@ -155,6 +158,47 @@ def test_a_completion_ends_where_the_context_is_full(served: Served, tokenizer: 
     assert answer.choices[0].finish_reason == ("length" if answer.usage.total_tokens == 96 else "stop")
 
 
+@pytest.mark.parametrize(("asked", "kept"), [(5, 5), (0, 0), (1000, 90), (-1, 84)])
+def test_a_prompt_that_is_too_long_is_cut_on_the_left(
+    served: Served, model: StarCoder, tokenizer: Tokenizer, asked: int, kept: int
+) -> None:
+    prompt = "x = (7 + 11) * y\n" * 9
+    ids = tokenizer.encode(prompt)
+    assert len(ids) > 96
+    last = ids[len(ids) - kept :]
+    expected = generate_tokens(model, [last], Sampling(12), tokenizer.vocab_size)[0]
+    for form in (prompt, ids):
+        answer = served.client.completions.create(
+            model="tiny",
+            prompt=form,
+            max_tokens=12,
+            temperature=0,
+            echo=True,
+            extra_body={"truncate_prompt_tokens": asked},
+        )
+        assert answer.choices[0].text == tokenizer.decode(last) + tokenizer.decode(expected)
+        assert answer.usage is not None
+        assert answer.usage.prompt_tokens == max(1, kept)
+
+
+def test_a_gap_too_far_from_both_ends_is_filled_from_what_is_nearest(
+    served: Served, model: StarCoder, tokenizer: Tokenizer
+) -> None:
+    prefix, suffix = "a = 1\n" * 30, "b = 2\n" * 30
+    before, after = tokenizer.encode(prefix), tokenizer.encode(suffix)
+    ids = [FIM_PREFIX, *before[-10:], FIM_SUFFIX, *after[:10], FIM_MIDDLE]
+    (expected,) = generate_tokens(model, [ids], Sampling(12), tokenizer.vocab_size)
+    request: dict[str, Any] = {"model": "tiny", "prompt": prefix, "suffix": suffix, "max_tokens": 12, "temperature": 0}
+    with pytest.raises(openai.BadRequestError, match="shorten it") as error:
+        served.client.completions.create(**request)
+    assert error.value.code == "context_length_exceeded"
+    answer = served.client.completions.create(**request, extra_body={"truncate_prompt_tokens": 23})
+    assert answer.choices[0].text == tokenizer.decode(expected)
+    answer = served.client.completions.create(**request, extra_body={"truncate_prompt_tokens": -1})
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == 84
+
+
 BAD = [
     ({"model": "other"}, 404, "model", "no model 'other' here"),
     ({"prompt": 5}, 400, "prompt", "a prompt is a text"),
@@ -176,6 +220,7 @@ BAD = [
     ({"top_p": 0}, 400, "top_p", "greater than 0"),
     ({"stop": ["x"] * 17}, 400, "stop", "at most 16"),
     ({"stop": ""}, 400, "stop", "1 to 256 characters"),
+    ({"stop": "a\ufffd"}, 400, "stop", r"other than U\+FFFD"),
     ({"stop": [7]}, 400, "stop", "stop is a text"),
     ({"suffix": 7}, 400, "suffix", "must be a text"),
     ({"seed": 2**63}, 400, "seed", "less than"),
@@ -185,6 +230,9 @@ BAD = [
     ({"logit_bias": {"5": 1}}, 400, "logit_bias", "has no logit_bias"),
     ({"presence_penalty": 0.5}, 400, "presence_penalty", "has no presence_penalty"),
     ({"stream": False, "stream_options": {"include_usage": True}}, 400, "stream_options", "set stream"),
+    ({"logprobs": 6}, 400, "logprobs", "less than or equal to 5"),
+    ({"logprobs": 1, "echo": True, "suffix": "x"}, 400, "echo", "leave echo or logprobs out"),
+    ({"truncate_prompt_tokens": -2}, 400, "truncate_prompt_tokens", "greater than or equal to -1"),
     ({"top_k": 5}, 400, "top_k", "has no top_k: leave it out"),
     ({"top_k": 5, "min_p": 0.1}, 400, "top_k", "has no top_k, min_p: leave them out"),
     ({"repetition_penalty": 1.1}, 400, "repetition_penalty", "has no repetition_penalty"),
@@ -215,18 +263,6 @@ def test_what_means_nothing_is_taken(served: Served) -> None:
     assert served.client.completions.create(model="tiny", prompt="def", **nothing).choices
 
 
-def ask(served: Served, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any, Any]:
-    """Status, headers and JSON of a request that no client of OpenAI's would make."""
-    connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=30)
-    try:
-        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
-        response = connection.getresponse()
-        raw = response.read()
-        return response.status, response.headers, json.loads(raw) if raw else None
-    finally:
-        connection.close()
-
-
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [
@@ -254,6 +290,42 @@ def test_errors_have_the_shape_that_clients_know(
     assert set(answer) == {"error"}
     assert set(answer["error"]) == {"message", "type", "param", "code"}
     assert answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "words"),
+    [
+        (b'{"model": "tiny", "prompt": "a"}', "application/x-www-form-urlencoded", "Content-Type: application/json"),
+        (b'{"model": "tiny", "prompt": "a"}', "", "Content-Type: application/json"),
+        (b'{"model": "tiny",}', "application/json", "the body is no JSON: "),
+        (b"[" * 50_000, "application/json", "the body is no JSON: "),
+        (b'{"seed": ' + b"1" * 9_000 + b"}", "application/json", "the body is no JSON: "),
+        (b'"tiny"', "application/json; charset=utf-8", "the body is no JSON object"),
+        (b"{}", "application/json", "model: Field required"),
+        (
+            rb'{"model": "tiny", "prompt": "a", "\ud800": 1}',
+            "application/json",
+            "a name: Input should be a valid string",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_body_is_said(served: Served, body: bytes, kind: str, words: str) -> None:
+    status, _, answer = ask(served, "POST", "/v1/completions", body, **({"Content_Type": kind} if kind else {}))
+    assert status == 400
+    assert words in answer["error"]["message"]
+
+
+def test_names_that_a_client_makes_up_are_repeated_in_short(served: Served) -> None:
+    body = {"model": "tiny", "prompt": "a"} | {f"{number:04}" * 1000: 1 for number in range(20)}
+    status, _, answer = ask(
+        served, "POST", "/v1/completions", json.dumps(body).encode(), Content_Type="application/json"
+    )
+    assert status == 400
+    assert len(answer["error"]["message"]) < 1000
+
+
+def test_health_answers_those_who_ask_for_its_head_only(served: Served) -> None:
+    assert ask(served, "HEAD", "/health")[0] == 200
 
 
 def test_a_body_of_unknown_length_is_counted(served: Served) -> None:
@@ -290,18 +362,11 @@ def test_the_kits_own_evaluation_asks_it(served: Served, model: StarCoder, token
     prefix, suffix = "def add(a, b):\n", "    return c\n"
     requests = [Request("one", "class", None, (0, 1), stop=("\n\n",)), Request("two", prefix, suffix, (0,))]
     engine = EndpointEngine("tiny", base_url=f"{served.url}/v1", infilling="suffix")
-    found = list(engine.complete(requests, Sampling(temperature=0.0, top_p=1.0, max_new_tokens=9)))
+    found = list(engine.complete(requests, TextSampling(temperature=0.0, top_p=1.0, max_new_tokens=9)))
     (completed,) = generate(model, tokenizer, ["class"], max_new_tokens=9, stop=["\n\n"])
     (infilled,) = infill(model, tokenizer, [(prefix, suffix)], max_new_tokens=9)
     texts = sorted((completion.problem, completion.sample, completion.text) for completion in found)
     assert texts == [("one", 0, completed), ("one", 1, completed), ("two", 0, infilled)]
-
-
-def until(condition: Any) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_full_queue_turns_requests_away_for_a_while(serving: Serving, gate: type[Gated]) -> None:
@@ -330,10 +395,14 @@ def test_a_client_that_goes_frees_its_rows(serving: Serving, gate: type[Gated], 
         if begun:
             gate.steps.release(3)
             until(lambda: gate.steps._value == 0)
+        else:
+            until(lambda: len(served.engine._rows) == 4)
+        tickets = {row.ticket for row in served.engine._rows.values()}
         connection.close()
-        until(lambda: all(row.ticket.over for row in list(served.engine._rows.values())))
+        until(lambda: all(ticket.over for ticket in tickets))
+        assert served.engine.load == (0, 0)
         gate.steps.release()  # the step that had begun before it went
-        until(lambda: served.engine.load == (0, 0))
+        until(lambda: not served.engine._rows)
         gate.steps.release(1000)
         assert served.client.completions.create(model="tiny", prompt="def", max_tokens=3).choices
 
@@ -347,6 +416,49 @@ def test_a_model_that_fails_is_the_servers_fault(serving: Serving, gate: type[Ga
                 list(served.client.completions.create(model="tiny", prompt="def", stream=stream))
         gate.steps.release(1000)
         assert served.client.completions.create(model="tiny", prompt="def", max_tokens=3).choices
+
+
+def test_what_breaks_a_stream_is_its_last_event_and_is_logged(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(stream: TextStream, token: int) -> str:
+        raise ArithmeticError("no such token")
+
+    monkeypatch.setattr(TextStream, "push", broken)
+    connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=30)
+    body = json.dumps({"model": "tiny", "prompt": "def", "stream": True, "echo": True})
+    connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+    *_, last = connection.getresponse().read().decode().strip().split("\n\n")
+    connection.close()
+    assert "its log says why" in json.loads(last.removeprefix("data: "))["error"]["message"]
+    assert "no such token" in caplog.text
+
+
+def test_logits_that_are_not_finite_fail_the_requests_that_have_them(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving() as served:
+        create = served.client.completions.create
+        sound = StarCoder.next_logits
+        monkeypatch.setattr(StarCoder, "next_logits", lambda *args: sound(*args) * math.nan)
+        for failures in range(3):
+            assert ask(served, "GET", "/health")[2]["status"] == "ok", failures
+            with pytest.raises(openai.InternalServerError, match="its log says why"):
+                create(model="tiny", prompt=["def", "class"], temperature=0)
+        assert ask(served, "GET", "/health")[2]["status"] == "failing"
+        assert "logits are not finite" in caplog.text
+        monkeypatch.undo()
+        assert create(model="tiny", prompt="def").choices
+        assert ask(served, "GET", "/health")[2]["status"] == "ok"
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 1e-6, 2.0])
+def test_no_temperature_fails_the_others(
+    served: Served, model: StarCoder, tokenizer: Tokenizer, temperature: float
+) -> None:
+    (greedy,) = generate(model, tokenizer, ["def"], max_new_tokens=9)
+    answer = served.client.completions.create(model="tiny", prompt="def", max_tokens=9, temperature=temperature)
+    assert temperature > 1 or answer.choices[0].text == greedy
 
 
 def test_what_is_under_way_when_the_server_closes(serving: Serving, gate: type[Gated]) -> None:
@@ -406,7 +518,9 @@ def test_a_key_is_asked_for(serving: Serving) -> None:
         assert served.client.with_options(api_key="secret").models.list().data
 
 
-def test_pages_of_others_may_not_ask_unless_they_are_named(served: Served, serving: Serving) -> None:
+def test_pages_of_others_may_not_ask_unless_they_are_named(
+    served: Served, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = {"Origin": "https://page.example", "Access-Control-Request-Method": "POST"}
     preflight = {name.replace("-", "_"): value for name, value in page.items()}
     status, headers, _ = ask(served, "OPTIONS", "/v1/completions", **preflight)
@@ -420,3 +534,12 @@ def test_pages_of_others_may_not_ask_unless_they_are_named(served: Served, servi
         response = connection.getresponse()
         assert response.headers["access-control-allow-origin"] == "https://page.example"
         connection.close()
+        for wrong in ({}, {"Authorization": "Bearer secret", "Content_Length": "200000"}):
+            status, headers, _ = ask(open_to_it, "GET", "/v1/models", Origin=page["Origin"], **wrong)
+            assert status == (413 if wrong else 401)
+            assert headers["access-control-allow-origin"] == "https://page.example"
+        monkeypatch.setattr(open_to_it.engine, "submit", None)  # not callable: what nobody has thought of
+        asking = {"Content_Type": "application/json", "Authorization": "Bearer secret", "Origin": page["Origin"]}
+        status, headers, answer = ask(open_to_it, "POST", "/v1/completions", body, **asking)
+        assert (status, headers["access-control-allow-origin"]) == (500, "https://page.example")
+        assert "its log says why" in answer["error"]["message"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from starcoder.batch import Batch
 from starcoder.generation import generate_tokens
 from starcoder.model import StarCoder
 from starcoder.sampling import Sampling, never
@@ -121,3 +122,70 @@ def test_no_request_waits_for_a_model_that_cannot_be_set_up_again(gate: type[Gat
     assert engine.state != "ok"
     with pytest.raises(ClosingError):
         engine.submit([wish([20])], events.put)
+
+
+def test_it_is_failing_after_failures_in_a_row(engine: Engine) -> None:
+    def fail() -> None:
+        events: Queue[Any] = Queue()
+        Gated.broken = True
+        engine.submit([wish([20])], events.put)
+        Gated.steps.release()
+        assert isinstance(events.get(timeout=30), ModelError)
+
+    for _ in range(2):
+        fail()
+    assert engine.state == "ok"
+    fail()
+    assert engine.state == "failing"
+    Gated.steps.release(1000)
+    events: Queue[Any] = Queue()
+    engine.submit([wish([20])], events.put)
+    assert len(tokens(events)) == 1
+    assert engine.state == "ok"
+
+
+def test_what_was_given_up_is_no_load_while_a_step_goes_on(engine: Engine) -> None:
+    first = engine.submit([wish([20])] * 2, Queue().put)
+    while not engine._rows:
+        time.sleep(0.01)
+    engine.cancel(first)
+    assert engine.load == (0, 0)
+    events: Queue[Any] = Queue()
+    engine.submit([wish([21], tokens=2)] * 4, events.put)  # as many as ever fit
+    assert engine.load == (2, 2)
+    Gated.steps.release(1000)
+    assert len(tokens(events, choices=4)) == 4
+
+
+def test_stopped_it_ends_all_at_once_though_a_step_goes_on(engine: Engine) -> None:
+    events: Queue[Any] = Queue()
+    engine.submit([wish([20])] * 4, events.put)
+    engine.stop()
+    assert isinstance(events.get(timeout=30), ClosingError)
+    assert engine.state == "stopped"
+    Gated.steps.release(1000)
+    engine.join(30)
+    assert events.empty()
+
+
+def test_logits_that_are_not_finite_end_only_the_request_that_has_them(model: StarCoder) -> None:
+    class Damaged(Batch):
+        """The first sequence fails."""
+
+        def step(self) -> Any:
+            grown = super().step()
+            self.remove(0)
+            return [one._replace(token=None, finish="failed") if one.handle == 0 else one for one in grown]
+
+    engine = Engine(lambda: Damaged(model, 4), rows=4, queue=2)
+    ill, sound = Queue[Any](), Queue[Any]()
+    engine.submit([wish([20]), wish([21])], ill.put)
+    engine.submit([wish([22])], sound.put)
+    engine.start()
+    while not isinstance(ill.get(timeout=30), ModelError):
+        pass
+    assert len(tokens(sound)) == 1
+    assert ill.empty()
+    assert engine.state == "ok"
+    engine.stop()
+    engine.join(30)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,20 +10,28 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import openai
 import pytest
+import torch
+import uvicorn
 from openai import OpenAI
 
 from starcoder import cli
+from starcoder import tokenizer as tokenizers
 from starcoder.errors import UserError
 from starcoder.generation import generate
 from starcoder.model import StarCoder
+from starcoder.serving import serve as serving
 from starcoder.serving import vllm
+from starcoder.serving.engine import Engine
+from starcoder.serving.prompts import longest_token
 from starcoder.serving.serve import serve
 from starcoder.tokenizer import Tokenizer
 from tests.conftest import ROOT, start
+from tests.serving.conftest import CODE, LIMITS, Served, ask, until
 
 
 @contextmanager
@@ -160,3 +169,85 @@ def test_vllm_is_not_given_what_it_would_ignore(
     monkeypatch.setattr(os, "execve", lambda *call: pytest.fail("vLLM was started"))
     with pytest.raises(UserError, match=words):
         serve(str(folder), engine=engine, **option)  # type: ignore[arg-type]
+
+
+@contextmanager
+def command(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> Iterator[Served]:
+    """The command in a thread of this process."""
+    made: list[tuple[Engine, uvicorn.Server]] = []
+
+    def new_server(engine: Engine, *arguments: Any) -> uvicorn.Server:
+        made.append((engine, build(engine, *arguments)))
+        return made[0][1]
+
+    build = serving.new_server
+    monkeypatch.setattr(serving, "new_server", new_server)
+    thread = Thread(target=cli.run, args=[["serve", str(folder), "--engine", "kit", "--port", "0", *options]])
+    thread.start()
+    until(lambda: (made and made[0][1].started) or not thread.is_alive())
+    ((engine, server),) = made
+    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    try:
+        with OpenAI(base_url=f"{url}/v1", api_key="secret", max_retries=0) as client:
+            yield Served(url, client, engine, server)
+    finally:
+        server.should_exit = True
+        thread.join(60)
+
+
+def post(served: Served, **request: Any) -> tuple[int, Any, Any]:
+    headers = {"Authorization": "Bearer secret", "Origin": "https://page.example", "Content_Type": "application/json"}
+    return ask(served, "POST", "/v1/completions", json.dumps({"model": "tiny"} | request).encode(), **headers)
+
+
+def said(answer: tuple[int, Any, Any]) -> str:
+    return str(answer[2]["error"]["message"])
+
+
+def test_every_option_has_its_effect(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MY_KEY", "secret")
+    options = "--rows 3 --queue 2 --max_prompt_tokens 40 --max_tokens 9 --max_body_bytes 2000 --dtype bfloat16"
+    more = "--api_key_env MY_KEY --allow_origins+ https://page.example --decoding graph --access_log --name tiny"
+    with command(folder, monkeypatch, *options.split(), *more.split()) as served:
+        assert ask(served, "GET", "/v1/models")[0] == 401
+        assert served.client.completions.create(model="tiny", prompt=[50] * 40, max_tokens=9, n=3).choices
+        assert post(served, prompt=[50] * 40)[1]["access-control-allow-origin"] == "https://page.example"
+        assert "has 41 tokens, this server takes 40" in said(post(served, prompt=[50] * 41))
+        assert "writes at most 9" in said(post(served, prompt=[50], max_tokens=10))
+        assert "n = 4 are more than 3 completions" in said(post(served, prompt="a", n=4))
+        assert post(served, prompt="a" * 2000)[0] == 413
+        batch = served.engine.new_batch()
+        assert (served.engine.rows, served.engine.queue, batch.most, batch.vocab_size) == (3, 2, 3, 300)
+        assert batch.model.transformer.wte.weight.dtype == torch.bfloat16
+        assert batch._static is not None
+    assert '"POST /v1/completions HTTP/1.1" 413' in capfd.readouterr().out
+
+
+def test_without_options_the_model_sets_the_limits(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with command(folder, monkeypatch) as served:
+        assert post(served, prompt=[50] * 95, max_tokens=96)[2]["usage"]["total_tokens"] <= 96
+        assert "has 96 tokens, this server takes 95" in said(post(served, prompt=[50] * 96))
+        assert "writes at most 96" in said(post(served, prompt=[50], max_tokens=97))
+        assert "access-control-allow-origin" not in post(served, prompt="a")[1]
+        assert ask(served, "GET", "/v1/models")[0] == 200
+        batch = served.engine.new_batch()
+        assert batch._static is None
+        assert batch.model.transformer.wte.weight.dtype == torch.float32
+    assert "HTTP/1.1" not in capfd.readouterr().out
+
+
+def test_a_tokenizer_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "tiny"
+    shutil.copytree(folder, other)
+    tokenizers.train([CODE] * 9, vocab_size=311).save(other)
+    with pytest.raises(UserError, match="the tokenizer has 311 tokens, the model only 310"):
+        serve(str(other), engine="kit", port=0)
+
+
+def test_a_text_is_encoded_only_if_its_tokens_can_fit(tokenizer: Tokenizer) -> None:
+    spelled = [tokenizer.decode([token], errors="surrogateescape") for token in range(300)]
+    assert longest_token(tokenizer) == LIMITS.token_bytes == len("<jupyter_output>") == max(map(len, spelled))
