@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
+from starcoder.cache import KVCache
 from starcoder.decoding import Decoding, Static, power_of_two, resolved
 from starcoder.errors import UserError
-from starcoder.model import KVCache, StarCoder
+from starcoder.model import StarCoder
 from starcoder.prefill import Prefill, prefill
 from starcoder.sampling import Ends, Finish, Logprob, Sampling, choose_each, logprobs, never
 from starcoder.tokenizer import EOD
@@ -40,7 +41,7 @@ class Growth(NamedTuple):
         handle: the one that `Batch.add` gave.
         token: the id that it grew by; none where it ended at `<|endoftext|>` or had no room at all.
         finish: why it ended and left the batch; none while it goes on. It failed if the model's logits were not finite.
-        logprob: how likely the token was, where `logprobs` were asked for.
+        logprob: how likely the token was, or `<|endoftext|>` at that end, where `logprobs` were asked for.
         prompt: with a sequence's first growth, how likely each of the prompt's tokens but the first was, where
             `prompt_logprobs` were asked for.
     """
@@ -72,8 +73,10 @@ class _Row:
 
     def grow(self, token: int, logprob: Logprob | None) -> Growth:
         """Append `token` unless it is `<|endoftext|>`, or none at all."""
-        if token == EOD or token < 0:
-            return self._told(None, "stop" if token == EOD else "failed", None)
+        if token == EOD:
+            return self._told(None, "stop", logprob)
+        if token < 0:
+            return self._told(None, "failed", None)
         self.ids.append(token)
         full: Finish | None = "length" if len(self.ids) >= self.room else None
         return self._told(token, "stop" if self.ends(self.ids) else full, logprob)

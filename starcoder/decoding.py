@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
+from starcoder.cache import KVCache
 from starcoder.errors import UserError
-from starcoder.model import KVCache, StarCoder
+from starcoder.model import StarCoder
 
 Decoding = Literal["auto", "eager", "graph", "compiled"]
 """How a step is computed: operation by operation; as a CUDA graph; compiled by `torch.compile`, and as a graph. On CPU

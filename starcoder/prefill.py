@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from starcoder.cache import KVCache
 from starcoder.linear import linear
-from starcoder.model import KVCache, StarCoder
+from starcoder.model import StarCoder
 from starcoder.sampling import Logprob, logprobs
 
 _LOGITS_AT_ONCE = 2**24

@@ -15,10 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPTBigCodeConfig, GPTBigCodeForCausalLM
 
 from starcoder import model as model_module
+from starcoder.cache import KVCache
 from starcoder.errors import UserError
 from starcoder.model import (
     PRESETS,
-    KVCache,
     StarCoder,
     StarCoderConfig,
     cached_attention,

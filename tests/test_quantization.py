@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from starcoder.batch import Batch
+from starcoder.cache import KVCache
 from starcoder.decoding import Decoding
 from starcoder.errors import UserError
 from starcoder.linear import Linear
-from starcoder.model import KVCache, StarCoder, StarCoderConfig
+from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.quantization import Int8Linear, quantize
 from starcoder.sampling import Sampling
 

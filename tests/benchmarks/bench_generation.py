@@ -31,8 +31,9 @@ from transformers import DynamicCache, GPTBigCodeConfig, GPTBigCodeForCausalLM
 
 from starcoder import tokenizer as tokenizers
 from starcoder.batch import Batch
+from starcoder.cache import KVCache
 from starcoder.decoding import Decoding
-from starcoder.model import KVCache, StarCoder, StarCoderConfig
+from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.quantization import quantize
 from starcoder.release.folder import save, to_transformers
 from starcoder.sampling import Sampling

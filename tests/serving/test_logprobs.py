@@ -38,7 +38,7 @@ def check(told: Any, model: StarCoder, tokenizer: Tokenizer, ids: list[int], sta
     ):
         row = every[place - 1]
         assert name == names[place] or name.startswith("bytes:")
-        if place == 0 or ids[place] == EOD:  # before the first there is nothing, the end is no token that is written
+        if place == 0:  # before the first there is nothing
             assert (value, likeliest) == (None, None)
             continue
         assert value == pytest.approx(row[ids[place]].item(), abs=1e-4)
