@@ -83,7 +83,8 @@ class _Row:
 
     def full(self) -> Growth:
         """No growth, as there is no room."""
-        return self._told(None, "length", None)
+        sound = self.prompt.state is None or bool(self.prompt.state[1].isfinite().all())
+        return self._told(None, "length" if sound else "failed", None)
 
     def _told(self, token: int | None, finish: Finish | Literal["failed"] | None, logprob: Logprob | None) -> Growth:
         told, self.told = self.told, None
@@ -230,7 +231,8 @@ class Batch:
             row = self._waiting[0]
             if row.room or row.prompt.likeliest is not None:
                 longer = lengths if row.prompt.state else lengths | {id(row.prompt): len(row.prompt.ids)}
-                if free < bool(row.room) or (lengths and len(longer) * max(longer.values()) > most):
+                too_long = len(longer) > len(lengths) > 0 and len(longer) * max(longer.values()) > most
+                if free < bool(row.room) or too_long:
                     break
                 lengths = longer
                 free -= bool(row.room)

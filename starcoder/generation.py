@@ -6,7 +6,7 @@ however many completions they are to have, and grow one token at a time, each at
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -106,6 +106,7 @@ def complete(
     seed: int = 0,
     revision: str | None = None,
     decoding: Decoding = "auto",
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] | None = None,
 ) -> None:
     """Print the completion of a prompt, or with a suffix, what stands between the two.
 
@@ -121,6 +122,7 @@ def complete(
         revision: branch, tag or commit of the repository; main when not given.
         decoding: how a token is computed: operation by operation (eager), as a CUDA graph, or compiled. Auto is graph
             on a GPU and eager on CPU.
+        dtype: what the weights are converted to; as stored when not given. int8 is for CPU.
     """
     options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
@@ -132,7 +134,9 @@ def complete(
     }
     folder = local_folder(model, revision=revision)
     tokenizer = tokenizers.load(folder)
-    network = StarCoder.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
+    network = StarCoder.from_pretrained(folder, getattr(torch, dtype) if dtype else None).to(
+        "cuda" if torch.cuda.is_available() else "cpu"
+    )
     if suffix is None:
         print(generate(network, tokenizer, [prompt], **options)[0])
     else:

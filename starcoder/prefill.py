@@ -61,16 +61,16 @@ def _pass(model: StarCoder, prompts: Sequence[Prefill], vocab_size: int | None) 
     else:
         x = model.hidden(tokens, cache)  # (P, T, C)
         logits = model.transformer.wte.logits(x[torch.arange(len(x), device=device), ends - 1])
+        table = model.transformer.wte.floats()  # (V, C)
         for prompt, row in zip(prompts, x, strict=True):
-            prompt.logprobs = list(_logprobs(model, prompt, row, vocab_size))
+            prompt.logprobs = list(_logprobs(table, prompt, row, vocab_size))
     cache.shorten(lengths)
     for place, prompt in enumerate(prompts):
         prompt.state = cache.sequence(place), logits[place]
 
 
-def _logprobs(model: StarCoder, prompt: Prefill, x: Tensor, vocab_size: int | None) -> Iterator[Logprob]:
-    """How likely a prompt's tokens were, given its hidden states (T, C); as in `nats`, the logits are fp32 products."""
-    table = model.transformer.wte.floats()  # (V, C)
+def _logprobs(table: Tensor, prompt: Prefill, x: Tensor, vocab_size: int | None) -> Iterator[Logprob]:
+    """How likely a prompt's tokens were, given table (V, C) and hidden states (T, C); as in `nats`, in fp32."""
     together = max(1, _LOGITS_AT_ONCE // len(table))
     for start in range(0, len(prompt.ids) - 1, together):
         ids = torch.tensor(prompt.ids[1:][start : start + together], device=x.device)

@@ -173,6 +173,8 @@ def test_a_sequence_whose_logits_are_not_finite_fails_alone(temperature: float, 
     healthy = [*wanted.values()]
     assert ends[2:] == healthy[2:]
     assert ends[:2] == [(healthy[0][0][:11], "failed"), (healthy[1][0][:12], "failed")]
+    unfit = batch.add(prompt(45), Sampling(0), prompt_logprobs=1)
+    assert [(growth.handle, growth.finish) for growth in batch.step()] == [(unfit, "failed")]
     with pytest.raises(UserError, match="the model's logits are not finite"):
         list(sample_tokens(broken, [Prompt(prompt(45), [[0]])], Sampling(5, temperature)))
 

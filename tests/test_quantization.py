@@ -12,9 +12,10 @@ from starcoder.decoding import Decoding
 from starcoder.errors import UserError
 from starcoder.linear import Linear
 from starcoder.model import StarCoder, StarCoderConfig
-from starcoder.quantization import Int8Linear, quantize
+from starcoder.quantization import Int8Linear, impossible, quantize
 from starcoder.sampling import Sampling
 
+pytestmark = pytest.mark.skipif(impossible() is not None, reason=str(impossible()))
 CONFIG = StarCoderConfig(vocab_size=300, context_length=64, n_layer=2, n_head=4, n_embd=64, dropout=0.0)
 
 

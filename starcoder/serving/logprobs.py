@@ -61,7 +61,9 @@ class Teller:
 
 
 def joined(first: Block | None, more: Block | None) -> Block | None:
-    """Two blocks as one; None where nothing is told."""
+    """The first block, to which another is appended in place; None where nothing is told."""
     if first is None or more is None:
         return first or more
-    return {name: first[name] + more[name] for name in first}
+    for name, values in more.items():
+        first[name] += values
+    return first

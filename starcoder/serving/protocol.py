@@ -243,4 +243,4 @@ def model_body(name: str, created: int, context_length: int) -> dict[str, Any]:
 
 def sse(body: Any) -> bytes:
     """One server-sent event."""
-    return f"data: {body if isinstance(body, str) else json.dumps(body)}\n\n".encode()
+    return f"data: {body if isinstance(body, str) else json.dumps(body, allow_nan=False)}\n\n".encode()

@@ -70,7 +70,7 @@ def serve(
         dtype: what the weights are converted to; as stored when not given. int8 is this kit's, and for CPU.
         rows: completions that are written together, and the most that one request may ask for.
         queue: completions that may wait beyond these; more are turned away with 429. Not for vLLM, like all below but
-            api_key_env and allow_origins.
+            api_key_env, allow_origins and access_log.
         max_prompt_tokens: longest prompt; what leaves room for one token when not given.
         max_tokens: longest completion that a request may ask for; the model's context when not given.
         max_body_bytes: longest request.

@@ -53,7 +53,8 @@ def gpu_counter(device: torch.device) -> Counter:
     _check(nvml.nvmlInit_v2(), "nvmlInit")
     _check(nvml.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(handle)), f"nvmlDeviceGetHandleByUUID {uuid}")
     sliced, pending = ctypes.c_uint(), ctypes.c_uint()
-    if nvml.nvmlDeviceGetMigMode(handle, ctypes.byref(sliced), ctypes.byref(pending)) == 0 and sliced.value:
+    has_slices = getattr(nvml, "nvmlDeviceGetMigMode", None)  # drivers before Ampere have none
+    if has_slices and has_slices(handle, ctypes.byref(sliced), ctypes.byref(pending)) == 0 and sliced.value:
         raise OSError("a slice of a GPU has no counter of its own")
 
     def read() -> int:

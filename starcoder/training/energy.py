@@ -82,7 +82,7 @@ class EnergyMeter(Callback):
         if stage != "fit":
             return
         device = trainer.strategy.root_device
-        self.gpus, self.cpus, self.idle, self.problems = [], [], False, list[str]()
+        self.gpus, self.cpus, self.idle, self.problems = [], [], True, list[str]()
         self.missed = {"gpus": 0, "nodes": 0}
         try:
             self.gpus = [] if device.type == "cpu" else [gpu_counter(device)]

@@ -1,5 +1,7 @@
 """Greedy decoding against transformers' `generate` and CTranslate2: the same weights, turn by turn in one run.
 
+Each has a process of its own: the threads of one slow down what else runs in its process.
+
 Models of 6 × 512 (42 M parameters) and 12 × 768 (111 M), V = 49152, complete random prompts of 32 tokens. Three tables:
 
 * tokens per second: medians over the rounds, and the median ratio of our rate to the better of the others;
@@ -15,6 +17,7 @@ Run by `make bench`, or `python -m tests.benchmarks.bench_generation [--rounds N
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import subprocess
 import sys
@@ -23,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,7 +38,7 @@ from starcoder.batch import Batch
 from starcoder.cache import KVCache
 from starcoder.decoding import Decoding
 from starcoder.model import StarCoder, StarCoderConfig
-from starcoder.quantization import quantize
+from starcoder.quantization import impossible
 from starcoder.release.folder import save, to_transformers
 from starcoder.sampling import Sampling
 from starcoder.tokenizer import EOD
@@ -49,6 +53,7 @@ BANDWIDTH = {"H200": 4.8e12, "H100": 3.35e12}
 TIE = 1e-3
 PAUSE = 0.5  # seconds, until the threads of the one before have ceased to spin
 CTRANSLATE2 = find_spec("ctranslate2") is not None
+EIGHTHS = [*["CTranslate2 int8"] * CTRANSLATE2, *["here int8"] * (impossible() is None)]
 Rows = list[list[int]]
 Contender = Callable[[Rows, int], Rows]
 """Completes prompts by so many tokens each."""
@@ -158,17 +163,44 @@ def rates(
     return per_second, written
 
 
+def contender(name: str, folder: Path) -> Contender:
+    """One of those in the tables, given the folder that `converted` made."""
+    engine, _, kind = name.partition(" ")
+    if engine == "CTranslate2":
+        return ctranslate2_of(folder / "ct2", kind or "float32")
+    dtype = {"": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}[kind]
+    if engine == "transformers":
+        return generating(GPTBigCodeForCausalLM.from_pretrained(folder / "hf", dtype=dtype).eval())
+    return here(StarCoder.from_pretrained(folder / "hf", dtype).eval())
+
+
+class Alone:
+    """A contender in a process of its own: one whose threads have run slows down the others of its process."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        context.Process(target=answer, args=(name, folder, theirs), daemon=True).start()
+
+    def __call__(self, prompts: Rows, n: int) -> Rows:
+        self.pipe.send((prompts, n))
+        rows: Rows = self.pipe.recv()
+        return rows
+
+
+def answer(name: str, folder: Path, pipe: Connection) -> None:
+    """Complete what comes through the pipe, until the parent ends."""
+    complete = contender(name, folder)
+    while True:
+        pipe.send(complete(*pipe.recv()))
+
+
 def speed(size: str, batch_sizes: list[int], new_tokens: int, rounds: int) -> None:
-    model, half = model_of(SIZES[size]), model_of(SIZES[size], dtype=torch.bfloat16)
-    eighths = quantize(model_of(SIZES[size]))
+    model = model_of(SIZES[size])
+    others = ["transformers", *["CTranslate2"] * CTRANSLATE2]
+    names = [*others, "here", "transformers bf16", "here bf16", *EIGHTHS]
     with converted(model) as folder:
-        others = {"transformers": transformers_of(model)}
-        if CTRANSLATE2:
-            others["CTranslate2"] = ctranslate2_of(folder / "ct2")
-        contenders = others | {"here": here(model), "transformers bf16": transformers_of(half), "here bf16": here(half)}
-        if CTRANSLATE2:
-            contenders["CTranslate2 int8"] = ctranslate2_of(folder / "ct2", "int8")
-        contenders["here int8"] = here(eighths)
+        contenders: dict[str, Contender] = {name: Alone(name, folder) for name in names}
         for batch_size in batch_sizes:
             prompts = prompts_of(model.config, batch_size)
             per_second, written = rates(contenders, prompts, new_tokens, rounds)
@@ -178,7 +210,7 @@ def speed(size: str, batch_sizes: list[int], new_tokens: int, rounds: int) -> No
             print(
                 f"{size} batch {batch_size:>3}   tok/s: {medians}   here / better {ratio(per_second['here'], better)}"
                 f"   bf16 {ratio(per_second['here bf16'], per_second['transformers bf16'])}"
-                f"   int8 {ratio(per_second['here int8'], per_second['CTranslate2 int8']) if CTRANSLATE2 else '-'}"
+                f"   int8 {ratio(*(per_second[name] for name in EIGHTHS[::-1])) if len(EIGHTHS) == 2 else '-'}"
                 f"   ties {parted}",
                 flush=True,
             )
@@ -198,16 +230,10 @@ def resident(field: str) -> float:
 
 def memory_worker(name: str, folder: Path) -> None:
     """Print MB that a loaded model and decoding 32 rows by 64 tokens take, as `memory` starts it."""
-    if name == "CTranslate2":
+    if name.startswith("CTranslate2"):
         import ctranslate2  # noqa: F401
     before = resident("VmRSS")
-    if name == "CTranslate2":
-        complete = ctranslate2_of(folder / "ct2")
-    elif name == "transformers":
-        complete = generating(GPTBigCodeForCausalLM.from_pretrained(folder / "hf").eval())
-    else:
-        dtype = {"here bf16": torch.bfloat16, "here int8": torch.int8}.get(name)
-        complete = here(StarCoder.from_pretrained(folder / "hf", dtype).eval())
+    complete = contender(name, folder)
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of loading
     complete(prompts_of(SIZES["S"], 32), 64)
     print(resident("VmHWM") - before)
@@ -215,7 +241,7 @@ def memory_worker(name: str, folder: Path) -> None:
 
 def memory(size: str) -> None:
     model = model_of(SIZES[size])
-    names = ["transformers", *["CTranslate2"] * CTRANSLATE2, "here", "here bf16", "here int8"]
+    names = ["transformers", *["CTranslate2"] * CTRANSLATE2, "here", "here bf16", *EIGHTHS]
     command = [sys.executable, "-m", "tests.benchmarks.bench_generation", "--memory-worker"]
     with converted(model) as folder:
         runs = [subprocess.run([*command, name, folder], check=True, capture_output=True, text=True) for name in names]

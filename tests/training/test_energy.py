@@ -145,3 +145,12 @@ def test_a_long_validation_is_read_as_often_as_it_takes(tmp_path: Path) -> None:
 def test_every_recipe_counts(recipe: Path) -> None:
     classes = [callback["class_path"] for callback in merged(recipe)["trainer"]["callbacks"]]
     assert classes.count("starcoder.training.energy.EnergyMeter") == 1
+
+
+def test_a_run_that_has_ended_is_gone_on_with(tiny: Tiny, tmp_path: Path) -> None:
+    root, folder = tiny.tokenizer.parent, tmp_path / "run"
+    powercap = str(zones(tmp_path / "powercap"))
+    fit(root, folder, Metered(powercap), 4)
+    before = (folder / "checkpoints" / FILE).read_text()
+    fit(root, folder, Metered(powercap), 4)
+    assert (folder / "checkpoints" / FILE).read_text() == before

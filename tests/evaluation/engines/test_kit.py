@@ -20,6 +20,7 @@ from starcoder.evaluation.engines.kit import KitEngine, open_kit
 from starcoder.evaluation.engines.local import weights_digest
 from starcoder.generation import generate, infill
 from starcoder.model import StarCoder
+from starcoder.quantization import impossible
 from starcoder.storage import sha256
 from starcoder.tokenizer import EOD, FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
 from tests.evaluation.conftest import CODE, CONFIG
@@ -209,6 +210,7 @@ def test_the_logits_behind_nats_are_fp32_products(folder: Path) -> None:
     assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
 
 
+@pytest.mark.skipif(impossible() is not None, reason=str(impossible()))
 def test_int8_is_nearly_the_same(folder: Path, engine: KitEngine) -> None:
     quick = open_kit(str(folder), device="cpu", dtype="int8")
     assert quick.settings["dtype"] == "int8"
