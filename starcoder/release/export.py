@@ -213,6 +213,8 @@ def _one_file(path: Path) -> tuple[dict[str, Any], Weights]:
 
 def _vocabulary(trained: Trained, folder: Path | None) -> Tokenizer:
     """The tokenizer in `folder`, or the one that the model was trained with if it lies where runs keep it."""
+    if folder and not folder.is_dir():
+        raise UserError(f"there is no folder {folder}: --tokenizer names that of the model's tokenizer")
     found = folder or (trained.path if (trained.path / "tokenizer.json").is_file() else _beside(trained))
     vocabulary = tokenizers.load(found)
     if trained.tokenizer and vocabulary.digest != trained.tokenizer:

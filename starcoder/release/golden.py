@@ -21,6 +21,7 @@ from starcoder.linear import linear
 from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.release.folder import read_config, read_weights
 from starcoder.release.weights import Weights
+from starcoder.storage import sha256
 from starcoder.tokenizer import Tokenizer
 
 FILE = "golden.json"
@@ -61,7 +62,11 @@ def write(folder: Path, tokenizer: Tokenizer) -> None:
         _golden(text, ids, min(len(ids), read_config(folder).context_length), logits)
         for text, ids, logits in zip(PROMPTS, prompts, last_logits(folder, prompts), strict=True)
     ]
-    content = {"precision": "float32", "prompts": [vars(golden) for golden in goldens]}
+    content = {
+        "precision": "float32",
+        "sha256": {path.name: sha256(path) for path in _weight_files(folder)},
+        "prompts": [vars(golden) for golden in goldens],
+    }
     (folder / FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -69,6 +74,25 @@ def _golden(text: str, ids: list[int], end: int, logits: Tensor) -> Golden:
     n, size = logits.shape
     top = logits.topk(min(LIKELIEST, size))
     return Golden(text, ids, list(range(end - n, end)), top.indices.tolist(), top.values.tolist())
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".gguf"))
+
+
+def changed(folder: Path) -> list[str]:
+    """Files of weights whose bytes are not those beside which golden.json was written; no few prompts see every weight.
+
+    Raises:
+        UserError: when golden.json is damaged.
+    """
+    path = folder / FILE
+    try:
+        digests = dict(json.loads(path.read_bytes()).get("sha256", {}))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged: {one_line(error)}") from None
+    files = {file.name: file for file in _weight_files(folder)}
+    return [name for name, digest in digests.items() if name in files and sha256(files[name]) != digest]
 
 
 def read(folder: Path) -> list[Golden]:

@@ -52,13 +52,16 @@ def _kit(reference: Reference) -> bool:
     if not known:
         print(f"this kit loads {reference.folder}: there is no {goldens.FILE} to compare with", flush=True)
         return False
+    if changed := goldens.changed(reference.folder):
+        raise Difference(f"{reference.folder}: {', '.join(changed)} is not as it was when {goldens.FILE} was written")
     differences = []
     for number, golden in enumerate(known):
         if reference.tokenizer.encode_prompt(golden.text) != golden.ids:
             raise Difference(f"{reference.folder}: we tokenize prompt {number} otherwise than {goldens.FILE} says")
         logits = reference.logits(golden.ids[: max(golden.positions) + 1])[golden.positions]  # (N, V)
-        ours = logits.gather(-1, torch.tensor(golden.top_ids))  # (N, K)
-        differences.append(check_logits(goldens.FILE, reference, number, ours, torch.tensor(golden.top_logits)))
+        told = torch.tensor(golden.top_logits)  # (N, K)
+        for ours in (logits.gather(-1, torch.tensor(golden.top_ids)), logits.topk(told.size(1)).values):
+            differences.append(check_logits(goldens.FILE, reference, number, ours, told))
     print(
         f"this kit loads {reference.folder}: same token ids as {goldens.FILE}, logits equal within "
         f"{max(differences):.1e}",
