@@ -69,6 +69,7 @@ def export(
     chosen = _dtype("dtype", dtype, trained.weights.specs["transformer.wte.weight"].dtype)
     kind = _dtype("gguf_dtype", gguf_dtype, chosen if chosen in DTYPES.values() else torch.float32)
     shard_size = shard_bytes(max_shard_size)
+    had_card = (target / CARD).is_file()
     with model_folder(target) as partial:
         if gguf:  # what it cannot express ends everything at once
             about = ggufs.About(target.resolve().name, _licence(trained.path))
@@ -78,6 +79,8 @@ def export(
         if golden:
             goldens.write(partial, vocabulary)
     _tell(target, trained.config, gguf)
+    if had_card:
+        print(f"the card was of the model before, and went with it: starcoder card {target} writes another")
 
 
 def _target(output: Path | None, out: Path | None) -> Path:

@@ -20,6 +20,7 @@ from starcoder.errors import UserError
 from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.release import gguf as ggufs
 from starcoder.release import golden
+from starcoder.release.card import sealed
 from starcoder.release.export import export
 from starcoder.release.push import push
 from starcoder.release.verify import verify
@@ -182,6 +183,13 @@ def test_an_export_says_what_it_wrote_and_who_would_misread_it(
     assert line == (
         f"wrote {tmp_path / 'usual'}: {model_of().config.n_params:,} parameters, {size / 1000:.1f} kB in 9 files"
     )
+    (tmp_path / "usual" / "README.md").write_text(sealed("# Model\n", "<!-- {} -->"))
+    export(source, tiny.tokenizer, tmp_path / "usual")
+    told = capsys.readouterr().out.splitlines()
+    assert told[1:] == [
+        f"the card was of the model before, and went with it: starcoder card {tmp_path / 'usual'} writes another"
+    ]
+    assert not (tmp_path / "usual" / "README.md").exists()
     odd = one_file(model_of(layer_norm_epsilon=1e-6, n_inner=100), tmp_path / "b")
     export(odd, tiny.tokenizer, tmp_path / "odd")
     lines = capsys.readouterr().out.splitlines()
