@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
 STAMP := $(VENV)/.up-to-date
-EXTRAS := corpus,eval,release,report,serve,ray,dev
+EXTRAS := corpus,eval,pii,release,report,serve,ray,dev
 
 PINS ?=
 SMOKE_MINUTES ?= 5
