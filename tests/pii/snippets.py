@@ -1,4 +1,4 @@
-"""300 snippets of the packages that the lock installs, labelled by hand by the rules of `labels.md`.
+"""360 snippets of the packages that the lock installs, labelled by hand by the rules of `labels.md`.
 
 `labels.jsonl` names each snippet by distribution, path, lines and hash, and holds its labels, not its text: that is
 read from the installed packages. `python -m tests.pii.snippets FILE` draws the sample anew: strata by words that a line
@@ -31,6 +31,10 @@ _STRATA = {
     "long": (r"[A-Za-z0-9+/_=-]{32,}", 30),
     "user": (r"(?i)user_?name|login|/home/|/Users/|owner", 25),
     "any": (r"", 50),
+}
+_RARE = {  # drawn after them, or else keys and passwords would be too few to judge anything by
+    "assigned": (r"(?i)(password|passwd|pwd|secret|token|api_?key)\w*[\"']?\s*[:=]\s*[\"'][^\"']{3,}[\"']", 40),
+    "credential": (r"://[^/\s:@]+:[^/\s@]+@|\bAKIA|\bgh[pousr]_\w|\beyJ|BEGIN [A-Z ]*PRIVATE KEY|\bsk[-_]\w{9}", 20),
 }
 _LEFT_OUT = {"starcoder-kit", "pip", "setuptools"}  # ourselves, and what the lock does not name
 _SUFFIX = re.compile(
@@ -95,15 +99,18 @@ def draw(seed: int = 7) -> list[dict[str, Any]]:
     files = sorted(_files())
     rng.shuffle(files)
     taken: Counter[str] = Counter()
-    rows: dict[str, dict[str, Any]] = {}
-    for stratum, (words, count) in _STRATA.items():
-        matching = _matching(files, re.compile(words), taken, rng)
-        for row in islice((row for row in matching if row["sha256"] not in rows), count):
-            taken[row["distribution"]] += 1
-            rows[row["sha256"]] = row | {"stratum": stratum}
-    drawn = list(rows.values())
-    rng.shuffle(drawn)
-    return [{"id": number} | row for number, row in enumerate(drawn)]
+    drawn: dict[str, dict[str, Any]] = {}
+    for strata in (_STRATA, _RARE):
+        rows: dict[str, dict[str, Any]] = {}
+        for stratum, (words, count) in strata.items():
+            matching = _matching(files, re.compile(words), taken, rng)
+            for row in islice((row for row in matching if row["sha256"] not in drawn | rows), count):
+                taken[row["distribution"]] += 1
+                rows[row["sha256"]] = row | {"stratum": stratum}
+        shuffled = list(rows)
+        rng.shuffle(shuffled)
+        drawn |= {name: rows[name] for name in shuffled}
+    return [{"id": number} | row for number, row in enumerate(drawn.values())]
 
 
 def _files() -> Iterator[tuple[str, str]]:
