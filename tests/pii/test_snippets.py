@@ -1,3 +1,4 @@
+import itertools
 import json
 from collections import Counter
 
@@ -19,7 +20,7 @@ def test_labels_are_of_the_rules_within_the_text_and_apart() -> None:
     for snippet in found:
         places = sorted(tuple(fragment["position"]) for fragment in snippet.fragments)
         assert all(0 <= start < end <= len(snippet.text) for start, end in places)
-        assert all(before[1] <= after[0] for before, after in zip(places, places[1:], strict=False))
+        assert all(before[1] <= after[0] for before, after in itertools.pairwise(places))
 
 
 def test_every_category_of_the_rules_that_is_scored_occurs() -> None:
