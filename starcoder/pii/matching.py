@@ -1,0 +1,119 @@
+"""How good a detector is (paper §4.1): a hit overlaps at least 80 % of what is there and of itself, label by label."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from starcoder.pii.entity import Entity
+from starcoder.pii.examples import SCORED, Example
+
+OVERLAP = 0.8
+"""Share of both, the found and the true entity, that they have to have in common."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Counts of one label; they add up over texts.
+
+    Attributes:
+        hits: Entities that were found.
+        extra: Findings that hit none, apart from those that touch what need not be found.
+        missed: Entities that were not found.
+    """
+
+    hits: int = 0
+    extra: int = 0
+    missed: int = 0
+
+    def __add__(self, other: "Score") -> "Score":
+        return Score(self.hits + other.hits, self.extra + other.extra, self.missed + other.missed)
+
+    @property
+    def precision(self) -> float:
+        """Share of the findings that are hits; 0 where nothing was found."""
+        return self.hits / max(1, self.hits + self.extra)
+
+    @property
+    def recall(self) -> float:
+        """Share of the entities that were found; 0 where there are none."""
+        return self.hits / max(1, self.hits + self.missed)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall."""
+        return 2 * self.hits / max(1, 2 * self.hits + self.extra + self.missed)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The counts of every scored label; they add up over texts: `sum(…, Scores())`.
+
+    Attributes:
+        by_label: One `Score` for each of `SCORED`, in that order.
+    """
+
+    by_label: dict[str, Score] = field(default_factory=lambda: dict.fromkeys(SCORED, Score()))
+
+    def __add__(self, other: "Scores") -> "Scores":
+        return Scores({label: self.by_label[label] + other.by_label[label] for label in SCORED})
+
+    @property
+    def total(self) -> Score:
+        """All labels together (the micro average)."""
+        return sum(self.by_label.values(), Score())
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean F1 of the labels that occur, or were wrongly found."""
+        seen = [score.f1 for score in self.by_label.values() if score != Score()]
+        return sum(seen) / max(1, len(seen))
+
+
+def is_hit(found: Entity, true: Entity) -> bool:
+    """Whether `found` counts as `true`."""
+    shared = min(found.end, true.end) - max(found.start, true.start)
+    longer = max(found.end - found.start, true.end - true.start)
+    return found.label == true.label and shared >= OVERLAP * longer
+
+
+def match(found: Sequence[Entity], true: Sequence[Entity]) -> dict[int, int]:
+    """The largest one-to-one assignment of hits: place in `true` of each entity → place in `found`."""
+    partner: dict[int, int] = {}
+    for number in range(len(found)):
+        _assign(number, found, true, partner, set())
+    return partner
+
+
+def score(example: Example, found: Iterable[Entity]) -> Scores:
+    """Compare findings with what is in the text.
+
+    A finding without partner that touches a fragment of `example.ignored` counts neither way. Findings of a label that
+    is not scored (AMBIGUOUS) are left out.
+    """
+    scores = Scores()
+    found, ignored = list(found), example.ignored
+    for label in SCORED:
+        predicted = [entity for entity in found if entity.label == label]
+        true = [entity for entity in example.entities if entity.label == label]
+        partner = match(predicted, true)
+        lone = [entity for number, entity in enumerate(predicted) if number not in set(partner.values())]
+        extra = sum(not any(map(entity.overlaps, ignored)) for entity in lone)
+        scores.by_label[label] = Score(len(partner), extra, len(true) - len(partner))
+    return scores
+
+
+def score_all(examples: Iterable[Example], found: Iterable[Iterable[Entity]]) -> Scores:
+    """The sum of the scores of many texts."""
+    return sum(map(score, examples, found), Scores())
+
+
+def _assign(
+    number: int, found: Sequence[Entity], true: Sequence[Entity], partner: dict[int, int], seen: set[int]
+) -> bool:
+    """Give one finding an entity, moving earlier findings on to others where that makes room (Kuhn's algorithm)."""
+    for place, entity in enumerate(true):
+        if place not in seen and is_hit(found[number], entity):
+            seen.add(place)
+            if place not in partner or _assign(partner[place], found, true, partner, seen):
+                partner[place] = number
+                return True
+    return False
