@@ -1,5 +1,6 @@
 """How good a detector is (paper §4.1): a hit overlaps at least 80 % of what is there and of itself, label by label."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -83,22 +84,45 @@ def match(found: Sequence[Entity], true: Sequence[Entity]) -> dict[int, int]:
     return partner
 
 
-def score(example: Example, found: Iterable[Entity]) -> Scores:
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the findings in a text and of the entities in it.
+
+    Attributes:
+        hits: Entities that were found.
+        extra: Findings that hit none.
+        missed: Entities that were not found.
+    """
+
+    hits: tuple[Entity, ...]
+    extra: tuple[Entity, ...]
+    missed: tuple[Entity, ...]
+
+
+def judge(example: Example, found: Iterable[Entity]) -> Outcome:
     """Compare findings with what is in the text.
 
     A finding without partner that touches a fragment of `example.ignored` counts neither way. Findings of a label that
     is not scored (AMBIGUOUS) are left out.
     """
-    scores = Scores()
-    found, ignored = list(found), example.ignored
-    for label in SCORED:
-        predicted = [entity for entity in found if entity.label == label]
-        true = [entity for entity in example.entities if entity.label == label]
-        partner = match(predicted, true)
-        lone = [entity for number, entity in enumerate(predicted) if number not in set(partner.values())]
-        extra = sum(not any(map(entity.overlaps, ignored)) for entity in lone)
-        scores.by_label[label] = Score(len(partner), extra, len(true) - len(partner))
-    return scores
+    findings = [entity for entity in found if entity.label in SCORED]
+    true, ignored = example.entities, example.ignored
+    partner = match(findings, true)
+    lone = [entity for number, entity in enumerate(findings) if number not in set(partner.values())]
+    return Outcome(
+        tuple(true[place] for place in sorted(partner)),
+        tuple(entity for entity in lone if not any(map(entity.overlaps, ignored))),
+        tuple(entity for place, entity in enumerate(true) if place not in partner),
+    )
+
+
+def score(example: Example, found: Iterable[Entity]) -> Scores:
+    """The counts of `judge`."""
+    outcome = judge(example, found)
+    hits, extra, missed = (
+        Counter(entity.label for entity in part) for part in (outcome.hits, outcome.extra, outcome.missed)
+    )
+    return Scores({label: Score(hits[label], extra[label], missed[label]) for label in SCORED})
 
 
 def score_all(examples: Iterable[Example], found: Iterable[Iterable[Entity]]) -> Scores:
