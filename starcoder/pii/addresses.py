@@ -10,7 +10,8 @@ is none, hence more guards:
   without quotes (`torch>=2.1.0.1`), a name's "-" or "/" (`lib-1.2.3.40`, `Opera/9.80.1.2`) speak against an address,
   "host", "addr", "ip", "http://" and their like for one; the latter also stand for "dns" and "server" above.
 * Longer numbers (`1.2.3.4.5`, `1.2.3.4.dev0`, `1.2.3.4-rc1`), what begins with 0.1 to 0.255, the arcs 2.5.4 and 2.5.29
-  of X.500, and a number between decimal fractions, as in the paths of SVG, are no addresses.
+  of X.500, a number among decimal fractions, as in the paths of SVG, and four numbers up to 39 before a word, as in
+  "4.4.12.1 Integers", are no addresses.
 * Eight pairs of hex digits are the bytes of a serial number or a hardware address.
 * IPv6 that does not begin as assigned addresses do (2xxx, 3xxx, fc00 to feb0, ffxx, ::ffff:, 64:ff9b) can be a slice
   (`x[1::2]`), a scope (`f32::add`) or a line of /etc/passwd: it must stand in quotes, in the brackets of a URL, or
@@ -23,30 +24,35 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 from typing_extensions import override
 
+from starcoder.pii.emails import HAN
 from starcoder.pii.entity import Detector, Entity
 
-_HAN = "\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _FOUR = re.compile(r"\.(?<=[0-9]\.)[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}(?![0-9])")
 _COLONS = re.compile(r":[0-9a-fA-F]{0,4}:")
 _HEX = "0123456789abcdefABCDEF:."
 _RUN = re.compile(rf"[{_HEX}]+")
 _LONGEST = 45
 """Characters of the longest IPv6 address, without a zone."""
-_ZONE = re.compile(r"(?:%(?:[0-9]+|[A-Za-z][\w.-]{1,15}))?")
-_WORD_BEFORE = re.compile(rf"(?:(?![{_HAN}])\w|[.\\])\Z(?<!\\[nrt])")
-_WORD_AFTER = re.compile(rf"(?![{_HAN}])\w|\.[\w*]|[-+][A-Za-z]")
-_TELLING = re.compile(
-    r"(?P<address>(?:(?<![a-z])(?:ip(?:v?[46])?(?![a-z])|cidr|dns|tcp|udp|src|dst)|addr|host|inet|server|listen|bind|gateway"
-    r"|subnet|network|proxy|peer|ping|https?://)[a-z0-9]*(?:[-/]|\s?==\s?)?)"
-    r"|version|release|revision|build|driver|firmware|(?<![a-z])v(?:er)?(?![a-z])|section|chapter|clause|appendix|§"
-    r"|(?<![a-z])oid|object.?identifier|[=~!<>]=\s?\Z|\^\Z|~\Z|[a-z][-/]\Z",
-    re.IGNORECASE,
+_LABELLED = re.compile(r"[G-Zg-z][0-9a-fA-F]{1,4}:(?!:)")  # ipv6:2001:db8::1
+_ZONE = re.compile(r"(?:%(?:[0-9]+|[A-Za-z][\w.-]{0,14}\w))?")
+_WORD_BEFORE = re.compile(rf"(?:(?![{HAN}])\w|[.\\?])\Z(?<!\\[nrt])")
+_WORD_AFTER = re.compile(rf"(?![{HAN}])\w|\.[\w*]|[-+][0-9]{{0,8}}[A-Za-z]")
+_TELLING = re.compile(  # each alternative begins with a letter of its own, which makes `re` skip what cannot match
+    r"(?:ip(?<![a-z]ip)(?:v?[46])?(?![a-z])|ping(?<![a-z]ping)|addr|bind|cidr|dns|dst|gateway|host|inet|listen|network"
+    r"|peer|proxy|server|src|subnet|tcp|udp|://|appendix|build|chapter|clause|driver|firmware|object.?identifier"
+    r"|oid(?<![a-z]oid)(?![a-z])|release|revision|section(?<![a-z]section)|v(?<![a-z]v)(?:er)?(?![a-z])|version|§)"
+    r"[a-z0-9]*(?:[-/]|\s?==\s?)?"
 )
+_OTHERS = ("appendix", "build", "chapter", "clause", "driver", "firmware", "object", "oid", "re", "section", "v", "§")
+_OTHER_END = re.compile(r"(?:[=~!<>]=\s?|[~^]|[a-z][-/])\Z")
 _NEAR, _LINE = 100, 60
-_FRACTIONS = re.compile(r"(?<![\d.])\d*\.\d+[ ,]\Z"), re.compile(r"[ ,]\d*\.\d+(?![\d.])")
+_NUMBER_BEFORE, _NUMBER_AFTER = re.compile(r"[\d.][ ,-]+\Z"), re.compile(r"[ ,-]+[\d.]")
+_FRACTION = re.compile(r"(?<![\w.])\d*\.\d+(?:\.\d+)?(?![\w.])")
+_TITLE = re.compile(r"(?!10\.)(?:(?:[1-9]|[12]\d|3\d)\.?){4} [A-Za-z]")
 _NOT_HOSTS = re.compile(r"0\.(?!0\.)|2\.5\.(?:4|29)\.")
 _BYTES = re.compile(r"[0-9a-fA-F]{2}(?::[0-9a-fA-F]{2}){7}")
 _ASSIGNED = re.compile(r"[23][0-9a-f]{3}:|f(?:[cdf][0-9a-f]|e[89ab])[0-9a-f]:|::ffff:|64:ff9b:", re.IGNORECASE)
+_SLICE = re.compile(r"(?!::1\Z)\d*::\d*")
 _INDEX = re.compile(r"[\w)\]]\[\Z")
 _BRACKET = re.compile(r"(?:\A|[^\w)\]])\[\Z")
 _LISTED = re.compile(r"[\[,]\s*\Z")
@@ -62,10 +68,11 @@ class AddressDetector(Detector):
 
     @override
     def detect(self, text: str) -> list[Entity]:
-        spans = list(_ipv6(text))
-        ends = {end: start for start, end in spans}
-        spans += [(start, end) for start, end in _ipv4(text) if ends.get(end, end) > start]
-        return [Entity(start, end, "IP_ADDRESS", detector=self.name) for start, end in sorted(spans)]
+        found: list[Entity] = []
+        for start, end in sorted([*_ipv6(text), *_ipv4(text)]):
+            if not found or start >= found[-1].end:  # not the IPv4 tail of an IPv6 address
+                found.append(Entity(start, end, "IP_ADDRESS", detector=self.name))
+        return found
 
 
 def _ipv4(text: str) -> Iterator[tuple[int, int]]:
@@ -99,8 +106,10 @@ def _run(text: str, colon: int) -> tuple[int, int]:
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    """Without the punctuation of the sentence around it: one colon before it, a full stop or one colon after it."""
-    if text[start] == ":" and text[start + 1] != ":":
+    """Without what is around it: a label and one colon before it, a full stop or one colon after it."""
+    if _LABELLED.match(text, max(0, start - 1)):
+        start = text.index(":", start) + 1
+    elif text[start] == ":" and text[start + 1] != ":":
         start += 1
     while text[end - 1] == "." or (text[end - 1] == ":" and text[end - 2] != ":"):
         end -= 1
@@ -129,13 +138,20 @@ def _parses(kind: type[IPv4Address | IPv6Address], value: str) -> bool:
 def _is_host(text: str, start: int, end: int) -> bool:
     """Whether four numbers are the address of a host or a network, and no version, section or object identifier."""
     value, line = text[start:end], _line_before(text, start)
-    if _NOT_HOSTS.match(value) or all((_FRACTIONS[0].search(line), _FRACTIONS[1].match(text, end))):
+    if _NOT_HOSTS.match(value) or _is_coordinate(line, text[end : end + _LINE]):
         return False
     told = _tells(line)
     if told is None and len(value) == 7:
         around = text[max(0, start - _NEAR) : start], text[end : end + _NEAR]
-        return any(match["address"] for part in around for match in _TELLING.finditer(part))
-    return told is not False
+        return any(map(_speaks_for, (word for part in around for word in _TELLING.findall(part.lower()))))
+    return told or (told is None and not _TITLE.match(text, start, end + 2))
+
+
+def _is_coordinate(before: str, after: str) -> bool:
+    """Whether it stands among numbers some of which are decimal fractions, as in the path of a picture."""
+    if not (_NUMBER_BEFORE.search(before) and _NUMBER_AFTER.match(after)):
+        return False
+    return any(_FRACTION.search(part) for part in (before[-20:], after[:20]))
 
 
 def _is_ipv6(text: str, start: int, end: int) -> bool:
@@ -143,10 +159,10 @@ def _is_ipv6(text: str, start: int, end: int) -> bool:
     line, after = _line_before(text, start), text[end : end + 1]
     if _INDEX.search(line):
         return False
-    quoted = line[-1:] in {'"', "'", "`"} and after in {'"', "'", "`", "/", "%"}
+    quoted = line[-1:] in {'"', "'"} and after in {'"', "'", "/", "%"} and not _SLICE.fullmatch(text, start, end)
     bracketed = after == "]" and _BRACKET.search(line)
-    told = not _LISTED.search(line) and _tells(line)
-    return bool(_ASSIGNED.match(text, start) or quoted or bracketed or told)
+    assigned = _ASSIGNED.match(text, start)
+    return bool(assigned or quoted or bracketed or (not _LISTED.search(line) and _tells(line)))
 
 
 def _line_before(text: str, start: int) -> str:
@@ -156,5 +172,11 @@ def _line_before(text: str, start: int) -> str:
 
 def _tells(line: str) -> bool | None:
     """What the last telling word says: an address follows, or something else; nothing without such a word."""
-    words = list(_TELLING.finditer(line))
-    return bool(words[-1]["address"]) if words else None
+    words = list(_TELLING.finditer(line := line.lower()))
+    if _OTHER_END.search(line) and not (words and words[-1].end() == len(line)):
+        return False
+    return _speaks_for(words[-1][0]) if words else None
+
+
+def _speaks_for(word: str) -> bool:
+    return not word.startswith(_OTHERS)

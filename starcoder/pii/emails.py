@@ -1,14 +1,15 @@
-"""E-mail addresses (paper §4.3): '@' is looked for first, then a bounded window on both of its sides is judged.
+r"""E-mail addresses (paper §4.3): "@" is looked for first, then a bounded window on both of its sides is judged.
 
 The rules are those of the regex baseline: a local part without white space, brackets, quotes or two marks in a row,
 1 to 10 subdomains, a top-level domain of 2 to 63 letters or `xn--…`, and a delimiter on either side. Where they differ:
 
 * A domain's parts are made of letters, digits, "_" and "-", as those of hosts are; a local part has at most 64
-  characters (RFC 5321) and besides these "." and "+". Every other mark delimits: `to=ann@x.org`, `**ann@x.org**` and
-  `&lt;ann@x.org&gt;` hold `ann@x.org`. So do `\\nann@x.org`, `\\u003cann@x.org` and `%3Cann@x.org`.
-* Not mail are accounts in URLs (`ssh://ann@x.org`, `ann@x.org:path/repo`), the account `git`, and templates (`%s@x.org`,
-  `$who@x.org`): nobody reads what is sent there.
-* Code that looks alike has no domain of the Internet behind its "@": `logo@2x.png`, `m@w.transpose`, `core@7.js`.
+  characters (RFC 5321) and besides these "." and "+". Other marks delimit: `to=ann@x.org`, `**ann@x.org**` and
+  `&lt;ann@x.org&gt;` hold `ann@x.org`; so do `\nann@x.org`, `\u003cann@x.org`, `%3Cann@x.org` and `//ann@x.org`, but
+  neither a path (`/ann@x.org`) nor a template (`%s@x.org`, `$who@x.org`).
+* Accounts in URLs (`ssh://ann@x.org`, `ann@x.org:path/repo`) and the account `git` get no mail.
+* A file is no host: `logo@2x.png`, `core@7.js`. A list of the real top-level domains would remove 39 of the 2,495
+  different findings in 500 MB of installed packages: 2 are none, 37 are of test domains and of hosts outside DNS.
 """
 
 import re
@@ -18,18 +19,23 @@ from typing_extensions import override
 
 from starcoder.pii.entity import Detector, Entity
 
-_HAN = "\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+HAN = "\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Han characters, for a class of a pattern: they delimit, though they are letters."""
 _MARKS = "\u0300-\u036f\u0900-\u0eff"  # those of Indic and Thai letters, which \w lacks
 _TLD = rf"(?:xn--[\w-]{{2,59}}+|[A-Za-z]{{2,63}}+|(?:(?![\x00-\x7f])[^\W\d_]|[{_MARKS}]){{2,63}}+)"
 _DOMAIN = re.compile(
     rf"@(?<=[\w+]@)(?:(?!-)[\w-]{{1,63}}+(?<!-)\.){{1,10}}({_TLD})"
-    rf"(?:(?=[{_HAN}])|(?!\w|[@(\[]|-\w|\.\w|:\d|/[\w.%~-]|:[\w.~-]*/))"
+    rf"(?:(?=[{HAN}])|(?!\w|[@(\[]|-\w|\.\w|:\d|/[\w.%~-]|:[\w.~-]{0, 100}/))"
+)
+_FILE = re.compile(
+    r"png|jpe?g|gif|svg|ico|s?css|[jt]sx?|mjs|html|xml|json|ya?ml|txt|csv|pkl|pdf|whl|jar", re.IGNORECASE
 )
 _LONGEST = 64
-_LETTER = rf"(?![{_HAN}])[\w+]"
-_LOCAL = re.compile(rf"[{_HAN}]{{1,{_LONGEST}}}+|{_LETTER}(?:{_LETTER}|(?<!\.)[.-]){{0,{_LONGEST - 1}}}+")  # from behind
+_LETTER = rf"(?![{HAN}])[\w+]"
+_LOCAL = re.compile(rf"[{HAN}]{{1,{_LONGEST}}}+|{_LETTER}(?:{_LETTER}|(?<!\.)[.-]){{0,{_LONGEST - 1}}}+")  # from behind
 _ESCAPED = re.compile(r"(?<=\\)(?:[ntr]|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})|(?<=%)(?:20|22|27|2[cC]|3[acdACD])")
 _ACCOUNT = re.compile(r"://(?<!mailto://)[^\s/@\"'<>]*\Z")
+_NO_DELIMITER = re.compile(rf"(?![{HAN}])[\w+@\\%$]\Z")
 _BEFORE = 200
 """Characters before the local part in which a URL may begin that it is a part of."""
 
@@ -48,7 +54,7 @@ class EmailDetector(Detector):
 
     def _found(self, text: str) -> Iterator[Entity]:
         for domain in _DOMAIN.finditer(text):
-            start = _local_start(text, domain.start())
+            start = None if _FILE.fullmatch(domain[1]) else _local_start(text, domain.start())
             if start is not None:
                 yield Entity(start, domain.end(), "EMAIL", detector=self.name)
 
@@ -73,4 +79,4 @@ def _delimits(text: str, start: int) -> bool:
         return before == "//"
     if before.endswith(")") and text[start + 1 : start + 2] == "@":
         return False  # %(name)s@x.org
-    return not re.search(rf"(?![{_HAN}])[\w+@\\%$]\Z", before)
+    return not _NO_DELIMITER.search(before)

@@ -1,0 +1,80 @@
+"""Texts made to break detectors: any Unicode, hostile lines, mutilated entities, some of a megabyte.
+
+`texts(count, seed)` gives the same texts for the same seed. Three in a thousand have 64 KB to 1 MB of characters.
+"""
+
+import random
+from collections.abc import Iterator
+
+LONGEST = 1_000_000
+
+ATOMS = (
+    *"@.:-_/\\'\"`<>[](){}=%$#&*|~^,;!?+ \t\n\r\0\x7f\x85\u00a0\u00ad\u0300\u200b\u200e\u2028\ufeff\ufffd\ud800\udfff",
+    *("a", "Z", "é", "ß", "İ", "ﬁ", "字", "가", "भा", "ไ", "😀", "\U0003ffff", "\U0010ffff", "0", "1", "255", "256", "f"),
+    *("::", "://", "@@", "..", "--", '\\"', "\\n", "%s", "xn--", "<EMAIL>", "sha256", "password = ", "api_key: ", "#!", "\r\n"),
+    *("ann@example.org", "o'neil+x@mail.co.uk", "git@github.com:a/b", "用户@例子.广告", "a@b.T", "logo@2x.png"),
+    *("192.168.1.10", "8.8.8.8", "255.255.255.256", "1.2.3.4.5", "2001:db8::1", "fe80::1%eth0", "::ffff:10.0.0.1", "x[::1]"),
+    *("12:30:45", "2021-03-04", "aa:bb:cc:dd:ee:ff", "std::abs", "d41d8cd98f00b204e9800998ecf8427e", "v1.2.3.4"),
+    *("AKIAIOSFODNN7EXAMPLE", "ghp_" + "a1B2" * 9, "eyJhbGciOiJIUzI1NiJ9.e30.abc", "-----BEGIN RSA PRIVATE KEY-----"),
+    *("Ann Lee", "John O'Neil", "def f(x):\n    return x\n", "# Copyright (c) 2020 Ann Lee <ann@example.org>\n", "/* ", " */"),
+)
+"""What texts are put together from."""
+
+HOSTILE = (
+    *("@", "a@", "a.", ".a@", "a@a.", "a@b.co", "@a.", ".", "-", "1", "1.", "1.1.1.1", "1.1.1.1.", "256.", ":", "::", ":1", "f:"),
+    *("1::", "::1.1.1.1", "f", "deadbeef", "0x", "'", '"', "\\'", '\\"', "'\"", "([{<", "ab+/", "A1b2C3d4", "=", "=-", ".-"),
+    *("字", "字@", "é.", "भा", "\ud800", "\u0300", "😀", " ", "\t", "\r", "://", "//", "%", "\\", "\\n", "\\u003c", "sha", "_", "Aa "),
+)
+"""What hostile lines repeat."""
+
+
+def hostile(size: int) -> Iterator[str]:
+    """Lines of `size` characters that repeat one thing, as such and with an address behind them."""
+    for unit in HOSTILE:
+        line = (unit * (size // len(unit) + 1))[:size]
+        yield line
+        yield line[:-16] + "@example.org 1::"
+
+
+def texts(count: int, seed: int) -> Iterator[str]:
+    """`count` texts of 0 characters to a megabyte."""
+    chance = random.Random(seed)
+    for _ in range(count):
+        size = chance.randint(1 << 16, LONGEST) if chance.random() < 0.003 else int(2 ** chance.uniform(0, 11)) - 1
+        yield chance.choice((_mixed, _mixed, _any, _repeated))(chance, size)[:size]
+
+
+def _mixed(chance: random.Random, size: int) -> str:
+    """Atoms in a row, a few of which have lost or gained a character."""
+    atoms = [_mutated(chance, chance.choice(ATOMS)) for _ in range(min(size, 2000))]
+    return _fill("".join(atoms), size)
+
+
+def _mutated(chance: random.Random, atom: str) -> str:
+    place = chance.randint(0, len(atom))
+    match chance.randrange(10):
+        case 0:
+            return atom[:place] + atom[place + 1 :]
+        case 1:
+            return atom[:place] + chance.choice(ATOMS) + atom[place:]
+        case 2:
+            return atom + "\n"
+        case _:
+            return atom
+
+
+def _any(chance: random.Random, size: int) -> str:
+    """Code points of one plane or of all, lone surrogates among them."""
+    highest = chance.choice((0x7F, 0xFF, 0xFFFF, 0x10FFFF))
+    return _fill("".join(chr(chance.randint(0, highest)) for _ in range(min(size, 5000))), size)
+
+
+def _repeated(chance: random.Random, size: int) -> str:
+    """One hostile thing over and over, something else in its midst."""
+    unit = chance.choice(HOSTILE) + (chance.choice(HOSTILE) if chance.random() < 0.5 else "")
+    half = _fill(unit, size // 2)
+    return half + chance.choice(ATOMS) + half
+
+
+def _fill(unit: str, size: int) -> str:
+    return (unit * (size // max(1, len(unit)) + 1))[:size]
