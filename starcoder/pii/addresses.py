@@ -33,7 +33,8 @@ _HEX = "0123456789abcdefABCDEF:."
 _RUN = re.compile(rf"[{_HEX}]+")
 _LONGEST = 45
 """Characters of the longest IPv6 address, without a zone."""
-_LABELLED = re.compile(r"[G-Zg-z][0-9a-fA-F]{1,4}:(?!:)")  # ipv6:2001:db8::1
+_LABELLED = re.compile(r"(?<!\\)[G-Zg-z][0-9a-fA-F]{1,4}:(?!:)")  # ipv6:2001:db8::1
+_ENDS_SENTENCE = re.compile(r"(?:\.|(?<!:):|:::)\Z")
 _ZONE = re.compile(r"(?:%(?:[0-9]+|[A-Za-z][\w.-]{0,14}\w))?")
 _WORD_BEFORE = re.compile(rf"(?:(?![{HAN}])\w|[.\\?])\Z(?<!\\[nrt])")
 _WORD_AFTER = re.compile(rf"(?![{HAN}])\w|\.[\w*]|[-+][0-9]{{0,8}}[A-Za-z]")
@@ -111,7 +112,7 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
         start = text.index(":", start) + 1
     elif text[start] == ":" and text[start + 1] != ":":
         start += 1
-    while text[end - 1] == "." or (text[end - 1] == ":" and text[end - 2] != ":"):
+    while _ENDS_SENTENCE.search(text, start, end):
         end -= 1
     return start, end
 

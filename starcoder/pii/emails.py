@@ -21,19 +21,22 @@ from starcoder.pii.entity import Detector, Entity
 
 HAN = "\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 """Han characters, for a class of a pattern: they delimit, though they are letters."""
-_MARKS = "\u0300-\u036f\u0900-\u0eff"  # those of Indic and Thai letters, which \w lacks
+_MARKS = "\u0300-\u036f\u0900-\u0963\u0966-\u0eff"  # those of Indic and Thai letters, which \w lacks
 _TLD = rf"(?:xn--[\w-]{{2,59}}+|[A-Za-z]{{2,63}}+|(?:(?![\x00-\x7f])[^\W\d_]|[{_MARKS}]){{2,63}}+)"
+_WORD = rf"[\w{_MARKS}]"
+_LABEL = rf"(?!-)[\w{_MARKS}-]{{1,63}}+(?<!-)\."
 _DOMAIN = re.compile(
-    rf"@(?<=[\w+]@)(?:(?!-)[\w-]{{1,63}}+(?<!-)\.){{1,10}}({_TLD})"
-    rf"(?:(?=[{HAN}])|(?!\w|[@(\[]|-\w|\.\w|:\d|/[\w.%~-]|:[\w.~-]{0, 100}/))"
+    rf"@(?<=[\w+{_MARKS}]@)(?:{_LABEL}){{1,10}}({_TLD})"
+    rf"(?:(?=[{HAN}])|(?!{_WORD}|[@(\[]|-\w|\.\w|:\d|/[\w.%~-]|:[\w.~-]{{0,100}}/))"
 )
 _FILE = re.compile(
     r"png|jpe?g|gif|svg|ico|s?css|[jt]sx?|mjs|html|xml|json|ya?ml|txt|csv|pkl|pdf|whl|jar", re.IGNORECASE
 )
-_LONGEST = 64
-_LETTER = rf"(?![{HAN}])[\w+]"
-_LOCAL = re.compile(rf"[{HAN}]{{1,{_LONGEST}}}+|{_LETTER}(?:{_LETTER}|(?<!\.)[.-]){{0,{_LONGEST - 1}}}+")  # from behind
-_ESCAPED = re.compile(r"(?<=\\)(?:[ntr]|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})|(?<=%)(?:20|22|27|2[cC]|3[acdACD])")
+_LONGEST, _ESCAPE_LENGTH = 64, 6
+_LETTER = rf"(?![{HAN}])[\w+{_MARKS}]"
+_LOCAL = re.compile(rf"[{HAN}]++|{_LETTER}(?:{_LETTER}|(?<!\.)[.-])*+")  # from behind
+_ESCAPE = r"\\(?:[ntr]|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})|%(?:20|22|27|2[cC]|3[acdACD])"
+_ESCAPED, _AFTER_ESCAPE = re.compile(_ESCAPE), re.compile(rf"(?:{_ESCAPE})\Z")
 _ACCOUNT = re.compile(r"://(?<!mailto://)[^\s/@\"'<>]*\Z")
 _NO_DELIMITER = re.compile(rf"(?![{HAN}])[\w+@\\%$]\Z")
 _BEFORE = 200
@@ -61,15 +64,16 @@ class EmailDetector(Detector):
 
 def _local_start(text: str, at: int) -> int | None:
     """Where the local part begins that ends before `text[at]`, if there is one."""
-    local = _LOCAL.match(text[max(0, at - _LONGEST) : at][::-1])
+    local = _LOCAL.match(text[max(0, at - _LONGEST - _ESCAPE_LENGTH) : at][::-1])
     if not local:
         return None
     start = at - len(local[0].rstrip(".-"))
-    if escaped := _ESCAPED.match(text, start, at):
+    if start and (escaped := _ESCAPED.match(text, start - 1, at)):
         start = escaped.end()
     elif not _delimits(text, start) or text[start:at] == "git":
         return None
-    return None if start == at or _ACCOUNT.search(text[max(0, start - _BEFORE) : start]) else start
+    fits = 0 < at - start <= _LONGEST
+    return start if fits and not _ACCOUNT.search(text[max(0, start - _BEFORE) : start]) else None
 
 
 def _delimits(text: str, start: int) -> bool:
@@ -79,4 +83,6 @@ def _delimits(text: str, start: int) -> bool:
         return before == "//"
     if before.endswith(")") and text[start + 1 : start + 2] == "@":
         return False  # %(name)s@x.org
+    if _AFTER_ESCAPE.search(text[max(0, start - _ESCAPE_LENGTH) : start]):
+        return True
     return not _NO_DELIMITER.search(before)

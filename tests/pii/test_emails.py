@@ -1,0 +1,175 @@
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+import pytest
+from faker import Faker
+from hypothesis import given
+from hypothesis import strategies as st
+
+from starcoder.pii.emails import EmailDetector
+from starcoder.pii.entity import Detector, Entity
+from tests.pii.fuzz import HOSTILE, hostile, texts
+
+FOUND = (
+    "ann@example.org",
+    "Ann.Lee+code@mail.some-company.co.uk",
+    "a_b-c@x.io",
+    "x@" + "b." * 10 + "com",
+    "a" * 64 + "@example.org",
+    "ann@xn--fo-fka.xn--p1ai",
+    "jörg@müller.de",
+    "用户@例子.广告",
+    "राम@उदाहरण.भारत",
+    "31018228+ann@users.noreply.github.com",
+)
+AROUND = (
+    ("", ""),
+    ("<", ">"),
+    ("'", "'"),
+    ("(", "),"),
+    ("mailto:", "?subject=x"),
+    ("to=", "&cc=b"),
+    ("&lt;", "&gt;"),
+    ('"\\n', '\\n"'),
+    ("\\u003c", "\\u003e"),
+    ("%3C", "%3E"),
+    ("**", "**"),
+    ("联系", "。"),
+    ("¿", "?"),
+    ("", "।"),
+    ("//", "\n"),
+    ("- ", ". Then"),
+    ("bob@x.org,", ";"),
+    ("..", ":"),
+    ("[", "](https://x.org)"),
+)
+NOT_FOUND = (
+    "@app.route('/')",
+    "a@b.T",
+    "y = (x@w.sum())",
+    "x@w.weight[0]",
+    "git@github.com:ann/repo.git",
+    "deploy@example.org:srv/repo",
+    "ssh://ann@example.org/repo",
+    "https://user:secret@example.org",
+    "http://ann@example.org:8080/",
+    "lodash@4.17.21",
+    "@types/node@18.x",
+    "kde@localhost",
+    "icon@2x.png",
+    "core@next.js",
+    "%s@example.org",
+    "%(name)s@example.org",
+    "$user@example.org",
+    "{user}@example.org",
+    "/home/ann@example.org",
+    "ann@example.org/path",
+    "ann@example.org:25",
+    "a@b@example.org.x1",
+    "a" * 65 + "@example.org",
+    "a.@example.org",
+    "a=@example.org",
+    "ann@-example.org",
+    "ann@example-.org",
+    "ann@exa..org",
+    "ann@" + "b" * 64 + ".org",
+    "ann@example.o",
+    "ann@example.org1",
+    "ann@example.org.1",
+    "memcpy@GLIBC_2.2.5",
+)
+
+
+def values(text: str) -> list[str]:
+    return [text[entity.start : entity.end] for entity in EmailDetector().detect(text)]
+
+
+@pytest.mark.parametrize("address", FOUND)
+@pytest.mark.parametrize(("before", "after"), AROUND)
+def test_addresses_are_found_between_what_code_puts_around_them(address: str, before: str, after: str) -> None:
+    if before == "联系" and not address.isascii():
+        pytest.skip("a Han character delimits only where the address has none")
+    assert address in values(before + address + after)
+
+
+@pytest.mark.parametrize("text", NOT_FOUND)
+def test_what_is_no_address(text: str) -> None:
+    assert values(text) == []
+
+
+def test_entities_say_what_they_are() -> None:
+    text = "Ann <ann@example.org>, Bob <bob@example.org>"
+    first, second = EmailDetector().detect(text)
+    assert first == Entity(5, 20, "EMAIL", 1.0, "email")
+    assert text[second.start : second.end] == "bob@example.org"
+
+
+def test_a_dot_ends_a_sentence_and_a_doubled_one_begins_an_address() -> None:
+    assert values("Write to ann@example.org. Or a..bob@example.org") == ["ann@example.org", "bob@example.org"]
+
+
+@pytest.mark.parametrize("locale", ["en_US", "de_DE", "ja_JP", "ru_RU", "hi_IN", "pt_BR"])
+def test_all_addresses_that_faker_makes_are_found(locale: str) -> None:
+    fake = Faker(locale)
+    fake.seed_instance(7)
+    planted = [fake.email(safe=False) for _ in range(200)]
+    assert values("\n".join(f"# {fake.name()} <{address}>" for address in planted)) == planted
+
+
+@given(st.text(st.characters()), st.sampled_from(FOUND), st.text(st.characters()))
+def test_an_address_on_a_line_of_its_own_is_found_whatever_is_around(before: str, address: str, after: str) -> None:
+    assert Entity(len(before) + 1, len(before) + 1 + len(address), "EMAIL", 1.0, "email") in EmailDetector().detect(
+        f"{before}\n{address}\n{after}"
+    )
+
+
+def assert_sound(detector: Detector, text: str) -> None:
+    """Entities are inside the text, in order, apart, and the same each time."""
+    entities = detector.detect(text)
+    ends = [0, *(entity.end for entity in entities)]
+    assert all(end <= entity.start < entity.end <= len(text) for end, entity in zip(ends, entities, strict=False))
+    assert all(entity.detector == detector.name for entity in entities)
+    if len(text) < 10_000:
+        assert detector.detect(text) == entities
+
+
+@given(st.text(st.characters() | st.sampled_from("@.:a1-")))
+def test_entities_are_sound_in_any_text(text: str) -> None:
+    assert_sound(EmailDetector(), text)
+
+
+def test_entities_are_sound_in_ten_thousand_broken_texts() -> None:
+    detector = EmailDetector()
+    for text in texts(10_000, seed=7):
+        assert_sound(detector, text)
+
+
+def work(detect: Callable[[str], object], text: str) -> int:
+    """Python's and C's functions that `detect` calls."""
+    calls = 0
+
+    def count(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in {"call", "c_call"}
+
+    sys.setprofile(count)
+    try:
+        detect(text)
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def assert_linear(detector: Detector, size: int = 20_000) -> None:
+    """Eight times the text is eight times the calls. A call reads a bounded window, but for the searches of "@" and so
+    on, of which each reads on where the last one stopped: were that not so, a megabyte would take hours."""
+    for short, long in zip(hostile(size), hostile(8 * size), strict=True):
+        assert work(detector.detect, long) <= 8 * work(detector.detect, short) + 2_000, ascii(short[:20])
+    for line in hostile(1_000_000):
+        detector.detect(line)
+
+
+def test_work_grows_with_the_text_and_not_faster() -> None:
+    assert len(HOSTILE) > 40
+    assert_linear(EmailDetector())
