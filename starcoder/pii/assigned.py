@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterator
 
 _VALUE = r"[A-Za-z0-9_+/.~-]{16,200}+={0,2}+(?![A-Za-z0-9_+/.~({\[=-])"
-_PLACES = re.compile(rf"""(?:[=:(,>][ \t]{{0,8}}[bru]?["'`]?|[ \t]["'`]|[Bb]earer )({_VALUE})""", re.ASCII)
+_PLACES = tuple(
+    re.compile(f"{before}({_VALUE})", re.ASCII) for before in (r"""(?:["'`]|[=:>][ \t]{0,8}+)""", "earer ")
+)
 _LOOKED_AT = 100  # characters before a value, for its name
 _NAME = re.compile(  # what stands before a value, read backwards: quote, sign, brackets, type, name
     r"""["'`]?[bru]?[ \t]{0,8}(?:>=|=:|[=:(,>])?[ \t"'`)\][]{0,8}(?:(?:gnirts|rts)[ \t]?:[ \t]?)?([\w.-]{1,60})""",
@@ -28,9 +30,10 @@ _NO_KEY = re.compile(
 
 def assigned(text: str) -> Iterator[tuple[int, int]]:
     """Start and end of each value of 16 to 200 characters that stands behind the name of a key."""
-    for match in _PLACES.finditer(text):
-        if is_key_name(name_before(text, match.start(1))):
-            yield match.span(1)
+    for place in _PLACES:
+        for match in place.finditer(text):
+            if is_key_name(name_before(text, match.start(1))):
+                yield match.span(1)
 
 
 def name_before(text: str, place: int) -> str:

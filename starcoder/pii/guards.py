@@ -12,13 +12,13 @@ _HASHES = re.compile(r"sha|md5|hash|byte", re.IGNORECASE)
 _HASH_LENGTHS = (32, 40, 64)
 _HASH_SHARE = 0.02  # mentions of "sha" and "hash" a line, above which a file is about hashes
 _PLACEHOLDER = re.compile(
-    r"example|sample|dummy|placeholder|change_?me|your|redacted|insert|lorem|xxxx|0000000|1234567|abcdefg|(.)\1{5}"
+    r"example|sample|dummy|placeholder|change_?me|your|redacted|insert|lorem|xxxx|0000000|1234567|abcdefg|(.)\1{5}|\.{3}"
 )
 _LONGEST = 128  # characters of a key without a format; longer ones are data
 _DATA = ("MII", "LS0tLS1CRUdJTiBDRVJU", "iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "d09GR", "AAEAAAA", "PHN2Zy", "T1RUTw")
 _ABOUT_KEYS = re.compile(r"key|secret|token|credential|auth|bearer", re.IGNORECASE)
 _NO_KEY = re.compile(
-    r"(?:^|_)(?:.?ids?|uuid|guid|oid|etag|digest|checksum|commit|revision|rev|version|integrity|fingerprint|thumbprint|"
+    r"sha_?\d{0,3}$|(?:^|_)(?:.?ids?|uuid|guid|oid|etag|digest|checksum|commit|revision|rev|version|integrity|fingerprint|thumbprint|"
     r"cursor|nonce|cert|certificate|signature|image|data|src|href|url|alphabet|chars|next_token|page_token)$"
 )
 
@@ -45,10 +45,11 @@ def is_about_hashes(text: str) -> bool:
 
 
 def may_be_key(value: str) -> bool:
-    """Whether a token or an assigned value is random and no placeholder, UUID or path."""
+    """Whether a token or an assigned value is random and no placeholder, UUID or text in base64."""
     from detect_secrets.filters import heuristic
 
-    return is_gibberish(value) and not (is_placeholder(value) or heuristic.is_potential_uuid(value))
+    known = is_placeholder(value) or heuristic.is_potential_uuid(value) or _is_encoded_text(value)
+    return is_gibberish(value) and not known
 
 
 def is_placeholder(value: str) -> bool:
@@ -79,6 +80,6 @@ def is_secret(finding: Finding) -> bool:
 def _is_encoded_text(value: str) -> bool:
     """Whether a value is ASCII text in base64."""
     try:
-        return base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_").isascii()
+        return base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True).isascii()
     except binascii.Error:
         return False

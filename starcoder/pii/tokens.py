@@ -21,7 +21,8 @@ FORMATS = {
     "Slack": r"xox[abeoprs](?:\.xox[bp])?-[A-Za-z0-9-]{10,300}+",
     "Slack, app": r"xapp-\d-[A-Z0-9]{9,15}-\d{9,15}-[a-f0-9]{64}",
     "Slack, hook": r"hooks\.slack\.com/(?:services|workflows)/([A-Z][A-Z0-9]{7,12}/[A-Z][A-Z0-9]{7,12}/\w{20,30}+)",
-    "Stripe": rf"[sr]k_(?:live|test)_[A-Za-z0-9]{{16,250}}+{_END}",
+    "Stripe": rf"sk_(?:live|test)_[A-Za-z0-9]{{16,250}}+{_END}",
+    "Stripe, restricted": rf"rk_(?:live|test)_[A-Za-z0-9]{{16,250}}+{_END}",
     "Stripe, hook": rf"whsec_[A-Za-z0-9+/]{{32,80}}+{_END}",
     "npm": rf"npm_[A-Za-z0-9]{{36}}{_END}",
     "PyPI": r"pypi-[\w-]{50,1000}+",
@@ -45,21 +46,23 @@ FORMATS = {
     "JSON Web Token": r"eyJ(?:(?<![\w-]eyJ)|(?<=\\[nrt]eyJ))[\w-]{10,}+\.eyJ[\w-]{10,}+\.[\w-]{20,}+",
 }
 """Pattern of each format; its first group, or all of it, is the key."""
+_NEEDS = {"Telegram": ":AA"}  # a literal inside of a pattern that starts with a common character
 
 
 _BREAK = r"""(?:\\[nrt]|[\s"'\\,+;#*>])"""  # between the lines of a key, as a file or as a string has them
+_LINE = "[A-Za-z0-9/+=]"
 _PRIVATE_KEY = (
     rf"-----BEGIN (?:[A-Z0-9]+ ){{0,3}}PRIVATE KEY(?: BLOCK)?-----{_BREAK}*+"
     rf"(?:[A-Z][A-Za-z-]{{3,20}}: [\w ,.()/@-]{{1,80}}+{_BREAK}++)*+"  # Proc-Type, DEK-Info, Version
-    rf"((?:[A-Za-z0-9/+=]{{16,}}+{_BREAK}++)*+[A-Za-z0-9/+=]*+)"
+    rf"({_LINE}{{16,}}+(?:{_BREAK}++{_LINE}{{16,}}+)*+(?:{_BREAK}++{_LINE}{{1,15}}+)?)"
 )
 _SHORTEST_BODY = 48  # characters; an Ed25519 key has 64
 
 
 def tokens(text: str) -> Iterator[tuple[int, int]]:
     """Start and end of each token of a known format; placeholders among them."""
-    for pattern in _patterns():
-        for match in pattern.finditer(text):
+    for literal, pattern in _patterns():
+        for match in pattern.finditer(text) if literal in text else ():
             if _starts(text, match.start()):
                 yield match.span(match.re.groups)
 
@@ -67,10 +70,8 @@ def tokens(text: str) -> Iterator[tuple[int, int]]:
 def private_keys(text: str) -> Iterator[tuple[int, int]]:
     """Start and end of the body of each private key in PEM, which may have many lines or stand in a string."""
     for match in re.finditer(_PRIVATE_KEY, text, re.ASCII):
-        start, end = match.span(1)
-        end = start + len(text[start:end].rstrip("\\nrt \r\n\t\"',+;#*>")) if "=" not in text[end - 2 : end] else end
-        if end - start >= _SHORTEST_BODY:
-            yield start, end
+        if len(match[1]) >= _SHORTEST_BODY:
+            yield match.span(1)
 
 
 def _starts(text: str, place: int) -> bool:
@@ -80,5 +81,5 @@ def _starts(text: str, place: int) -> bool:
 
 
 @cache
-def _patterns() -> list[re.Pattern[str]]:
-    return [re.compile(pattern, re.ASCII) for pattern in FORMATS.values()]
+def _patterns() -> list[tuple[str, re.Pattern[str]]]:
+    return [(_NEEDS.get(name, ""), re.compile(pattern, re.ASCII)) for name, pattern in FORMATS.items()]
