@@ -24,7 +24,7 @@ from starcoder.corpus.licenses import accepted_licenses, judge_license
 from starcoder.corpus.malware import ClamScanner, Quarantine
 from starcoder.corpus.optout import OptOut
 from starcoder.corpus.plan import Plan, cut_into_tasks, share_out
-from starcoder.corpus.redaction import NoRedaction
+from starcoder.corpus.redaction import REGEX, describe, open_redactor
 from starcoder.corpus.sources import Source, SourceSpec, fingerprint, open_sources
 from starcoder.corpus.stages import pipeline
 from starcoder.corpus.summary import FILE, read_summary
@@ -48,6 +48,7 @@ def build(
     quarantine: Path | None = None,
     clamd: str | None = None,
     benchmarks: Path | None = None,
+    pii: str = REGEX,
     max_bytes: int | None = None,
     max_file_bytes: int = 10_000_000,
     validation_share: float = 0.05,
@@ -79,6 +80,8 @@ def build(
         benchmarks: Folder of benchmark sets whose problems must not be in the corpus, as their authors publish them: in
             its sub-folders humaneval, mbpp, apps, gsm8k, ds1000, multipl-e, odex, human-eval-infilling and
             santacoder-fim. HumanEval is looked for without it too.
+        pii: What finds the personal data and secrets that are redacted: `regex` for rules alone; the folder, or the
+            repository on the Hub, of a model that finds them besides, such as bigcode/starpii; or `none`.
         max_bytes: Most bytes of files to read; large repositories share what small ones leave. What has no listing,
             such as The Stack's parquet, is read twice for it. Null: no limit.
         max_file_bytes: Largest file to read.
@@ -113,10 +116,11 @@ def build(
     )
     _check_opted_out(output, rules.opt_out)
     tasks = cut_into_tasks(opened, task_bytes, max_bytes)
-    redactor = NoRedaction()
+    redactor, version = open_redactor(pii)
     options: dict[str, Any] = {"accept": sorted(accept or ()), "max_bytes": max_bytes, "seed": seed}
     options |= {"validation_share": validation_share, "similarity": similarity, "filters": asdict(filters)}
     options |= {"opt_out": rules.opt_out.digest, "quarantine": rules.quarantine.digest, "malware_scan": bool(clamd)}
+    options |= {"pii": pii, "pii_version": version}
     options |= {"benchmarks": strings.digest, "max_file_bytes": max_file_bytes, "task_bytes": task_bytes}
     facts: dict[str, Any] = {
         "options": options,
@@ -225,7 +229,6 @@ def _report(output: Path) -> None:
     strings = ", ".join(f"{name} ({count:,} strings)" for name, count in summary["benchmarks"].items())
     missing = f"; not found: {', '.join(summary['benchmarks_missing'])}" if summary["benchmarks_missing"] else ""
     print(f"corpus: benchmarks: {strings or 'not looked for; name a folder of them by --benchmarks'}{missing}")
-    if summary["redactor"] == "none":
-        print("corpus: PII: not redacted")
+    print(f"corpus: {describe(summary)}")
     sizes = ", ".join(f"{split} {summary[split]['bytes'] / 1e6:,.1f} MB" for split in ("train", "validation"))
     print(f"corpus: {output}: {sizes}")

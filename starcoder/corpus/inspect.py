@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from starcoder.corpus.lookup import find_position, find_repository
+from starcoder.corpus.redaction import describe
 from starcoder.corpus.survey import Row, Survey, readable, survey
 from starcoder.errors import UserError
 from starcoder.text import visible
@@ -85,7 +86,7 @@ def overview(result: Survey) -> Iterator[str]:
     splits = result.splits
     train, validation = (f"{splits[name]['files']:,} files, {_mb(splits[name])} MB" for name in ("train", "validation"))
     yield f"to train on: {train}; held out: {validation}; left out: {splits['rejected']['files']:,} files"
-    yield f"{redaction(result.summary)}\n"
+    yield f"{describe(result.summary)}\n"
     funnel = [(r["stage"], r["files"], r["bytes"], r["left_files"], r["left_bytes"]) for r in result.stages]
     yield table(("stage", "files in", "MB in", "left out", "MB out"), funnel, len(funnel))
     yield table(("left out at", "because", "files", "MB"), _rows(result.reasons, "stage", "reason", "files", "bytes"))
@@ -95,15 +96,21 @@ def overview(result: Survey) -> Iterator[str]:
     if result.unresolved:
         unresolved = _rows(result.unresolved, "reason", "detail", "files", "bytes")
         yield table(("unresolved licences", "stated", "files", "MB"), unresolved)
+    labels, redacted = redactions(result.summary)
+    if redacted:
+        yield table(("redacted in", *labels), redacted)
     if result.clusters:
         clusters = _rows(result.clusters[:10], "name", "language", "copies")
         yield table(("biggest clusters: the file that stands for them", "language", "files"), clusters)
     yield from (f"note: {visible(message)}" for message in result.summary["messages"])
 
 
-def redaction(summary: Row) -> str:
-    """Whether personal data was redacted, and by what."""
-    return "PII: not redacted" if summary["redactor"] == "none" else f"PII: redacted by {summary['redactor']}"
+def redactions(summary: Row) -> tuple[list[str], list[list[object]]]:
+    """The labels that were redacted; and rows of a language and the count of each label, most redacted first."""
+    labels = list(summary.get("redacted", {}))
+    languages = summary.get("redacted_languages", {})
+    names = sorted(languages, key=lambda name: (-sum(languages[name].values()), name))
+    return labels, [[name, *(languages[name].get(label, 0) for label in labels)] for name in names]
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], shown: int = _ROWS) -> str:

@@ -17,7 +17,8 @@ from typing import Any
 import polars as pl
 from jinja2 import Environment, PackageLoader
 
-from starcoder.corpus.inspect import redaction
+from starcoder.corpus.inspect import redactions
+from starcoder.corpus.redaction import describe
 from starcoder.corpus.sampling import random_key
 from starcoder.corpus.survey import Row, Survey, balance, collect
 from starcoder.storage import atomic_file
@@ -68,7 +69,8 @@ def render(survey: Survey, samples: int, seed: int) -> str:
     }
     return environment.get_template("corpus.html").render(
         survey=survey,
-        redaction=redaction(survey.summary),
+        redaction=describe(survey.summary),
+        redactions=redactions(survey.summary),
         repositories=_repositories(kept, left),
         repository_count=collect(pl.concat([kept, left]).select(count=pl.col("repository").n_unique()))[0]["count"],
         comparisons=_comparisons(kept, left),

@@ -23,12 +23,13 @@ from starcoder.corpus import dedup
 from starcoder.corpus.clusters import Cluster, Compare, Match, Sign, Star
 from starcoder.corpus.document import Document, open_shard, read_shard, shard_name, write_shard
 from starcoder.corpus.plan import Plan
-from starcoder.corpus.redaction import redact_document
+from starcoder.corpus.redaction import redact_documents, total
 from starcoder.corpus.sampling import held_out, random_key
 from starcoder.corpus.step import Step
 from starcoder.corpus.summary import seal
 from starcoder.errors import UserError
 from starcoder.executors import Stage, Work
+from starcoder.pii.redaction import Redacted
 from starcoder.storage import atomic_file, replace_folder
 
 _TASKS_A_PARTITION = 8
@@ -148,26 +149,26 @@ class Finish(Step):
         split = json.loads((self.plan.work / "split.json").read_text())
         held = frozenset(split["held_out"])
         rejected = _Rejected(self.plan, read_shard(self.path("rejected", rank)))
-        kept: dict[str, list[Document]] = {"train": [], "validation": []}
-        redacted: Counter[str] = Counter()
+        kept: list[Document] = []
         verdicts = self._verdicts(rank)
         for row, document in enumerate(read_shard(self.path("documents", rank))):
             judged = self._judge(document, verdicts.get(row))
             if judged.rejection:
                 rejected.add(judged, document, bool(row in verdicts and verdicts[row]["shown"]))
-                continue
-            final, counts = redact_document(judged, self.plan.redactor)
-            redacted.update(counts)
-            kept["validation" if (final.name if split["files"] else final.repository) in held else "train"].append(
-                final
-            )
+            else:
+                kept.append(judged)
+        redacted = redact_documents(kept, self.plan.redactor)
+        splits: dict[str, list[Document]] = {"train": [], "validation": []}
+        for document, _ in redacted:
+            apart = (document.name if split["files"] else document.repository) in held
+            splits["validation" if apart else "train"].append(document)
         count = len(self.plan.tasks)
-        for name, documents in kept.items():
+        for name, documents in splits.items():
             documents.sort(key=lambda document: random_key(self.plan.seed, f"{document.name}\0{document.source}"))
             write_shard(self.plan.result / shard_name(name, rank, count), documents)
         write_shard(self.plan.result / shard_name("rejected", rank, count), rejected.documents())
         with atomic_file(self.path("redacted", rank, ".json")) as partial:
-            partial.write_text(json.dumps(redacted, sort_keys=True))
+            partial.write_text(json.dumps(_tally(redacted), sort_keys=True))
 
     def _verdicts(self, shard: int) -> dict[int, dict[str, Any]]:
         """What the comparison of clusters says about the documents of a shard, by row."""
@@ -184,6 +185,16 @@ class Finish(Step):
         if document.rejection:
             return document.reject(document.rejection.reason, document.rejection.detail, document.rejection.stage)
         return replace(document, copies=verdict["copies"]) if verdict else document
+
+
+def _tally(redacted: Iterable[tuple[Document, Redacted]]) -> dict[str, dict[str, Counter[str]]]:
+    """For each language how many entities of each label were replaced in its documents, and how many were left."""
+    counts: dict[str, dict[str, Counter[str]]] = {"redacted": defaultdict(Counter), "unredacted": defaultdict(Counter)}
+    for document, result in redacted:
+        for kind, labels in (("redacted", result.counts), ("unredacted", result.left)):
+            if labels:
+                counts[kind][document.language].update(labels)
+    return counts
 
 
 class _Rejected:
@@ -209,9 +220,10 @@ class _Rejected:
 
     def documents(self) -> list[Document]:
         excerpts = self._shown | dict(pair for drawn in self._drawn.values() for pair in drawn.values())
-        for place, text in excerpts.items():
-            excerpt = self._plan.redactor.redact(text).text[:_EXCERPT]
-            self._documents[place] = replace(self._documents[place], content=excerpt)
+        languages = [self._documents[place].language for place in excerpts]
+        redacted = self._plan.redactor.redact_all(list(excerpts.values()), languages)
+        for place, excerpt in zip(excerpts, redacted, strict=True):
+            self._documents[place] = replace(self._documents[place], content=excerpt.text[:_EXCERPT])
         return sorted(self._documents, key=lambda document: (document.name, document.source, document.kind))
 
 
@@ -221,9 +233,16 @@ class Seal(Step):
     @override
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
         if self.plan.result.exists():  # or else it was put there just before a kill
-            redacted: Counter[str] = Counter()
-            for task in range(len(self.plan.tasks)):
-                redacted.update(json.loads(self.path("redacted", task, ".json").read_text()))
-            seal(self.plan.result, self.plan.facts, redacted)
+            languages = self._languages("redacted")
+            left = total(self._languages("unredacted").values())
+            facts = {"redacted_languages": languages, "unredacted": dict(sorted(left.items()))}
+            seal(self.plan.result, {**self.plan.facts, **facts}, total(languages.values()))
             replace_folder(self.plan.result, self.plan.output)
         self.work.clear()
+
+    def _languages(self, kind: str) -> dict[str, dict[str, int]]:
+        """The tally of all tasks: labels and their counts for each language."""
+        tasks = range(len(self.plan.tasks))
+        tallies = [json.loads(self.path("redacted", task, ".json").read_text())[kind] for task in tasks]
+        names = sorted({name for tally in tallies for name in tally})
+        return {name: dict(sorted(total(tally.get(name, {}) for tally in tallies).items())) for name in names}

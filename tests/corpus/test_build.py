@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,11 @@ from starcoder.corpus.document import Document, read_documents
 from starcoder.corpus.filters import FilterOptions
 from starcoder.corpus.forget import forget
 from starcoder.corpus.inspect import inspect
-from starcoder.corpus.redaction import Redaction
 from starcoder.corpus.sources import SourceSpec
 from starcoder.corpus.summary import STAGES, read_summary
 from starcoder.errors import UserError
 from starcoder.executors import Execution
+from starcoder.pii.redaction import Redacted
 from starcoder.training.shards import tokenize
 from starcoder.training.stream import open_shards
 from tests.conftest import ROOT, Tiny
@@ -351,7 +352,7 @@ def test_summary_counts_the_shards(source: Path, tmp_path: Path) -> None:
     assert [row["stage"] for row in summary["stages"]] == [*STAGES, "kept"]
     assert summary["stages"][0]["files"] == sum(map(len, splits.values()))
     assert summary["stages"][-1]["files"] == len(splits["train"]) + len(splits["validation"])
-    assert summary["redactor"] == "none"
+    assert summary["redactor"] == "regex"
 
 
 def test_real_code_of_this_machine(tmp_path: Path) -> None:
@@ -383,6 +384,7 @@ def test_real_code_of_this_machine(tmp_path: Path) -> None:
         ({"repository": Path()}, "not two of them"),
         ({"opt_out": Path("missing")}, "missing"),
         ({"clamd": "tcp:127.0.0.1:1"}, "127.0.0.1"),
+        ({"pii": "no/such/model/here"}, "no/such/model/here"),
     ],
 )
 def test_bad_options(source: Path, tmp_path: Path, options: dict[str, object], message: str) -> None:
@@ -393,19 +395,61 @@ def test_bad_options(source: Path, tmp_path: Path, options: dict[str, object], m
 
 
 def test_excerpts_are_redacted(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build_module, "NoRedaction", Shout)
+    monkeypatch.setattr(build_module, "open_redactor", lambda pii: (Shout(), f"{pii} 1"))
     splits = make(tmp_path / "out", source)
     texts = [document.content for document in splits["rejected"] if document.content]
     assert "X" * 1001 in texts
     assert all(text == text.upper() for split in SPLITS for text in [document.content for document in splits[split]])
-    assert read_summary(tmp_path / "out")["redacted"]["words"] > 20
+    summary = read_summary(tmp_path / "out")
+    count = sum(len(splits[split]) for split in SPLITS[:2])
+    assert summary["redacted"] == {"words": count}
+    assert summary["redacted_languages"] == {"python": {"words": count}}
+    assert summary["unredacted"] == {"words": 2 * count}
+    assert (summary["redactor"], summary["options"]["pii_version"]) == ("shout", "regex 1")
 
 
 class Shout:
     name = "shout"
 
-    def redact(self, text: str) -> Redaction:
-        return Redaction(text.upper(), {"words": 1})
+    def redact_all(self, texts: Sequence[str], languages: Sequence[str]) -> list[Redacted]:
+        assert set(languages) <= {"python", "json"}
+        return [Redacted(text.upper(), {"words": 1}, {"words": 2}) for text in texts]
+
+
+def test_personal_data_is_redacted_unless_asked_not_to(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mail, address = "ada@lovelace.org", "93.184.216.34"
+    for number in range(3):
+        text = f"# {mail} {address}\nx = {mail}\n" + program(f"secret{number}")
+        (source / f"small{number}" / "secret.py").write_text(text)
+    (source / "small3" / "secret.c").write_text(f"// {mail}\n" + program("secret_c").replace("def ", "int "))
+    (source / "wrong" / "wide.py").write_text(f"x = '{mail} {'x' * 1000}'\n")
+    options = {"source": source, "license": "MIT", "task_bytes": 30_000}
+    for name, workers in (("one", 1), ("two", 2)):
+        build(tmp_path / name, execution=Execution(workers=workers), **options)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    shown, summary = capsys.readouterr().out, read_summary(tmp_path / "one")
+    assert summary["redacted"] == {"EMAIL": 4, "IP_ADDRESS": 3}
+    assert summary["redacted_languages"] == {"c": {"EMAIL": 1}, "python": {"EMAIL": 3, "IP_ADDRESS": 3}}
+    assert summary["unredacted"] == {"EMAIL": 3}
+    line = "PII: redacted by regex: 4 EMAIL, 3 IP_ADDRESS; left as they are: 3 EMAIL\n"
+    assert f"corpus: {line}" in shown
+    assert summary["options"]["pii"] == "regex"
+    splits = read(tmp_path / "one")
+    texts = {document.name: document.content for split in SPLITS for document in splits[split]}
+    code = texts["small0/secret.py"].splitlines()
+    assert code[0].startswith("# <EMAIL> 1")
+    assert code[1] == f"x = {mail}"  # a product of matrices
+    assert not [name for name, text in texts.items() if address in text or (mail in text and "secret.py" not in name)]
+    assert texts["wrong/wide.py"].startswith("x = '<EMAIL> xxx")
+    inspect(tmp_path / "one")
+    assert line in capsys.readouterr().out
+    build(tmp_path / "none", pii="none", execution=ONE, **options)
+    assert "corpus: PII: not redacted" in capsys.readouterr().out
+    plain = {document.name: document.content for split in SPLITS[:2] for document in read(tmp_path / "none")[split]}
+    assert all((source / name).read_text() == text for name, text in plain.items())
+    assert read_summary(tmp_path / "none")["redacted"] == {}
 
 
 def test_a_corpus_is_not_written_into_what_is_read(source: Path, tmp_path: Path) -> None:

@@ -168,6 +168,21 @@ def test_duplicates_that_name_each_other_end(tmp_path: Path, ask: Ask) -> None:
     assert "PII: redacted by stars" in ask(folder=write_corpus(tmp_path, redactor="stars"))
 
 
+def test_what_was_redacted_in_each_language(tmp_path: Path, ask: Ask) -> None:
+    languages = {"c": {"EMAIL": 1200}, "": {"KEY": 1}, "python": {"EMAIL": 30, "KEY": 1230}}
+    facts = {"redacted": {"EMAIL": 1230, "KEY": 1231}, "redacted_languages": languages, "unredacted": {"KEY": 9}}
+    shown = ask(folder=write_corpus(tmp_path, redactor="stars", **facts))
+    assert "\nPII: redacted by stars: 1,230 EMAIL, 1,231 KEY; left as they are: 9 KEY\n" in shown
+    table = shown[shown.index("redacted in") :].split("\n\n")[0].splitlines()
+    assert [line.split() for line in table] == [
+        ["redacted", "in", "EMAIL", "KEY"],
+        ["python", "30", "1,230"],
+        ["c", "1,200", "0"],
+        ["(none)", "0", "1"],
+    ]
+    assert "redacted in" not in ask()
+
+
 def index(folder: Path, lengths: list[int], first: int = 0) -> list[str]:
     """Write the index of documents of these lengths; return the name of the document of every token."""
     rows, owners = [], [""] * first

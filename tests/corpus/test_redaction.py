@@ -1,36 +1,49 @@
 import pickle
 import re
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from starcoder.corpus.document import Document, Mark
-from starcoder.corpus.redaction import NoRedaction, Redaction, Redactor, redact_document
+from starcoder.corpus.redaction import NoRedaction, Redactor, describe, open_redactor, redact_documents
+from starcoder.errors import UserError
+from starcoder.pii.redaction import Redacted
 
 
 class Digits:
-    """Takes runs of digits for keys, and an a at the end of a text for a name: as long as it was, longer or shorter."""
+    """Takes runs of digits for keys, and an a at the end of a text for a name: as long as it was, longer or shorter.
+
+    A text in Python keeps its spaces, which are counted as left.
+    """
 
     name = "digits"
 
-    def redact(self, text: str) -> Redaction:
+    def redact_all(self, texts: Sequence[str], languages: Sequence[str]) -> Sequence[Redacted]:
+        return [self.redact(text, language) for text, language in zip(texts, languages, strict=True)]
+
+    def redact(self, text: str, language: str) -> Redacted:
         changed, keys = re.subn("[0-9]+", "<KEY>", text)
         shorter, names = re.subn(r"a+\Z", "", changed)
-        return Redaction(shorter, {"KEY": keys, "NAME": names})
+        return Redacted(shorter, {"KEY": keys, "NAME": names}, {"KEY": text.count(" ")} if language == "python" else {})
 
 
-def document(content: str, *marks: Mark) -> Document:
-    return Document("r", "p", "", "", ("MIT",), 77, content, stars=3, marks=marks, kind="issue", sha256="abc", copies=2)
+def document(content: str, *marks: Mark, language: str = "") -> Document:
+    return Document(
+        "r", "p", language, "", ("MIT",), 77, content, stars=3, marks=marks, kind="issue", sha256="abc", copies=2
+    )
 
 
 @st.composite
 def documents(draw: st.DrawFn) -> Document:
     content = draw(st.text("a1 é"))
     places = sorted(draw(st.lists(st.integers(0, len(content)), max_size=5)))
-    return document(content, *(Mark(at, f"<{number}>") for number, at in enumerate(places)))
+    marks = (Mark(at, f"<{number}>") for number, at in enumerate(places))
+    return document(content, *marks, language=draw(st.sampled_from(["", "python"])))
 
 
 def texts(document: Document) -> list[str]:
@@ -39,28 +52,56 @@ def texts(document: Document) -> list[str]:
     return [document.content[start:end] for start, end in pairwise(borders)]
 
 
-@given(documents())
-def test_each_text_is_redacted_alone_and_marks_stay_between_them(original: Document) -> None:
+@given(st.lists(documents(), max_size=4))
+def test_each_text_is_redacted_alone_and_marks_stay_between_them(originals: list[Document]) -> None:
     redactor = Digits()
-    redacted, counts = redact_document(original, redactor)
-    parts = [redactor.redact(text) for text in texts(original)]
-    assert texts(redacted) == [part.text for part in parts]
-    assert [mark.sentinel for mark in redacted.marks] == [mark.sentinel for mark in original.marks]
-    for label in ("KEY", "NAME"):
-        assert counts[label] == sum(part.counts[label] for part in parts)
-    assert replace(redacted, content=original.content, marks=original.marks) == original
+    results = redact_documents(originals, redactor)
+    assert len(results) == len(originals)
+    for original, (redacted, counted) in zip(originals, results, strict=True):
+        parts = [redactor.redact(text, original.language) for text in texts(original)]
+        assert texts(redacted) == [part.text for part in parts]
+        assert [mark.sentinel for mark in redacted.marks] == [mark.sentinel for mark in original.marks]
+        assert redacted.content == counted.text
+        for label in ("KEY", "NAME"):
+            assert counted.counts.get(label, 0) == sum(part.counts[label] for part in parts)
+        spaces = original.content.count(" ") if original.language else 0
+        assert counted.left.get("KEY", 0) == spaces
+        assert replace(redacted, content=original.content, marks=original.marks) == original
 
 
 def test_a_control_token_ends_an_entity() -> None:
     marks = (Mark(0, "<issue_start>"), Mark(5, "<issue_comment>"), Mark(9, "<issue_closed>"))
-    redacted, counts = redact_document(document("id 1234 56", *marks), Digits())
+    ((redacted, counted),) = redact_documents([document("id 1234 56", *marks)], Digits())
     assert redacted.content == "id <KEY><KEY> <KEY><KEY>"
     assert redacted.marks == (Mark(0, "<issue_start>"), Mark(8, "<issue_comment>"), Mark(19, "<issue_closed>"))
-    assert counts["KEY"] == 4
+    assert counted.counts["KEY"] == 4
 
 
-@given(documents())
-def test_no_redaction_changes_nothing(original: Document) -> None:
+@given(st.lists(documents(), max_size=4))
+def test_no_redaction_changes_nothing(originals: list[Document]) -> None:
     redactor: Redactor = pickle.loads(pickle.dumps(NoRedaction()))
     assert redactor.name == "none"
-    assert redact_document(original, redactor) == (original, Counter())
+    assert redact_documents(originals, redactor) == [(each, Redacted(each.content)) for each in originals]
+
+
+def test_redactors_by_name() -> None:
+    assert (open_redactor("none")[0].name, open_redactor("none")[1]) == ("none", "")
+    redactor, version = open_redactor("regex")
+    assert redactor.name == "regex"
+    assert re.fullmatch(r"detect-secrets [0-9.]+", version)
+    copy: Redactor = pickle.loads(pickle.dumps(redactor))
+    assert copy.redact_all(["# ada@lovelace.org"], ["python"]) == [Redacted("# <EMAIL>", {"EMAIL": 1})]
+
+
+def test_a_model_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(str(tmp_path))):
+        open_redactor(str(tmp_path))[0].name  # noqa: B018
+
+
+def test_what_a_corpus_says_of_its_redaction() -> None:
+    assert describe({"redactor": "none"}) == "PII: not redacted"
+    assert describe({"redactor": "regex"}) == "PII: redacted by regex: nothing was found"
+    counts = {"redacted": {"EMAIL": 1234, "KEY": 1}, "unredacted": {"KEY": 2}}
+    assert describe({"redactor": "regex", **counts}) == (
+        "PII: redacted by regex: 1,234 EMAIL, 1 KEY; left as they are: 2 KEY"
+    )

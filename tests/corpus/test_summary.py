@@ -117,7 +117,7 @@ def test_a_source_that_is_mostly_copies_raises_an_alarm(tmp_path: Path) -> None:
 
 
 def test_recount_after_documents_were_taken_out(folder: Path) -> None:
-    facts = {"options": {"seed": 5}, "messages": ["something else"]}
+    facts = {"options": {"seed": 5}, "messages": ["something else"], "redacted_languages": {"python": {"KEY": 1}}}
     seal(folder, facts, {"KEY": 1})
     before = (folder / "corpus.json").read_bytes()
     recount(folder, {})

@@ -159,7 +159,7 @@ def test_the_card_says_what_the_run_and_the_corpus_left(chain: Chain) -> None:
     n_params = StarCoderConfig.preset("smoke", **SHAPE).n_params
     assert f"{n_params / 1e6:.1f} million parameters" in card.text
     assert "Opt-out: no list was applied." in card.text
-    assert "Personal data: not redacted." in card.text
+    assert "Personal data: redacted by regex (" in card.text
     assert re.search(r"Training steps took \d+\.\d minutes on one device \(accelerator: cpu\)", card.text)
     assert card.data.to_dict()["license"] == DEFAULT
     assert len(missing(card.text)) == 4  # copies, personal data, energy, evaluation
