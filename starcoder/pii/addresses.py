@@ -10,8 +10,8 @@ is none, hence more guards:
   without quotes (`torch>=2.1.0.1`), a name's "-" or "/" (`lib-1.2.3.40`, `Opera/9.80.1.2`) speak against an address,
   "host", "addr", "ip", "http://" and their like for one; the latter also stand for "dns" and "server" above.
 * Longer numbers (`1.2.3.4.5`, `1.2.3.4.dev0`, `1.2.3.4-rc1`), what begins with 0.1 to 0.255, the arcs 2.5.4 and 2.5.29
-  of X.500, a number among decimal fractions, as in the paths of SVG, and four numbers up to 39 before a word, as in
-  "4.4.12.1 Integers", are no addresses.
+  of X.500, a number among decimal fractions, as in the paths of SVG, and small numbers (to 39, the last to 99) before a
+  word, as in "4.4.12.1 Integers", are no addresses.
 * Eight pairs of hex digits are the bytes of a serial number or a hardware address.
 * IPv6 that does not begin as assigned addresses do (2xxx, 3xxx, fc00 to feb0, ffxx, ::ffff:, 64:ff9b) can be a slice
   (`x[1::2]`), a scope (`f32::add`) or a line of /etc/passwd: it must stand in quotes, in the brackets of a URL, or
@@ -49,7 +49,7 @@ _OTHER_END = re.compile(r"(?:[=~!<>]=\s?|[~^]|[a-z][-/])\Z")
 _NEAR, _LINE = 100, 60
 _NUMBER_BEFORE, _NUMBER_AFTER = re.compile(r"[\d.][ ,-]+\Z"), re.compile(r"[ ,-]+[\d.]")
 _FRACTION = re.compile(r"(?<![\w.])\d*\.\d+(?:\.\d+)?(?![\w.])")
-_TITLE = re.compile(r"(?!10\.)(?:(?:[1-9]|[12]\d|3\d)\.?){4} [A-Za-z]")
+_TITLE = re.compile(r"(?!10\.)(?:(?:[1-9]|[123]\d)\.){3}[1-9]\d? [A-Za-z]")
 _NOT_HOSTS = re.compile(r"0\.(?!0\.)|2\.5\.(?:4|29)\.")
 _BYTES = re.compile(r"[0-9a-fA-F]{2}(?::[0-9a-fA-F]{2}){7}")
 _ASSIGNED = re.compile(r"[23][0-9a-f]{3}:|f(?:[cdf][0-9a-f]|e[89ab])[0-9a-f]:|::ffff:|64:ff9b:", re.IGNORECASE)

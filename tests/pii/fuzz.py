@@ -1,11 +1,21 @@
 """Texts made to break detectors: any Unicode, hostile lines, mutilated entities, some of a megabyte.
 
 `texts(count, seed)` gives the same texts for the same seed. Three in a thousand have 64 KB to 1 MB of characters.
+`assert_sound` and `assert_linear` say what must hold of any detector.
 """
 
 import random
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
 
+from starcoder.pii.entity import Detector
+
+ROOT = Path(__file__).parents[2]
+BACKSTOP = 600
+"""Seconds for all hostile lines of a megabyte, which take a few: were the time quadratic, they would take days."""
 LONGEST = 1_000_000
 
 ATOMS = (
@@ -185,3 +195,45 @@ def _repeated(chance: random.Random, size: int) -> str:
 
 def _fill(unit: str, size: int) -> str:
     return (unit * (size // max(1, len(unit)) + 1))[:size]
+
+
+def assert_sound(detector: Detector, text: str) -> None:
+    """Entities are inside the text, in order, apart, and the same each time."""
+    entities = detector.detect(text)
+    ends = [0, *(entity.end for entity in entities)]
+    assert all(end <= entity.start < entity.end <= len(text) for end, entity in zip(ends, entities, strict=False))
+    assert all(entity.detector == detector.name for entity in entities)
+    if len(text) < 10_000:
+        assert detector.detect(text) == entities
+
+
+def work(detect: Callable[[str], object], text: str) -> int:
+    """Python's and C's functions that `detect` calls."""
+    calls = 0
+
+    def count(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in {"call", "c_call"}
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        detect(text)
+    finally:
+        sys.setprofile(before)
+    return calls
+
+
+def assert_linear(detector: Detector, size: int = 20_000) -> None:
+    """Eight times the text is eight times the calls; and lines of a megabyte come to an end, in a process of their own.
+
+    The first is exact but does not see what a call does; the second sees it, since quadratic work would never end.
+    """
+    for short, long in zip(hostile(size), hostile(8 * size), strict=True):
+        assert work(detector.detect, long) <= 8 * work(detector.detect, short) + 2_000, ascii(short[:20])
+    name = type(detector).__name__
+    program = (
+        f"from {type(detector).__module__} import {name}; from tests.pii.fuzz import hostile\n"
+        f"for line in hostile({LONGEST}): {name}().detect(line)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=BACKSTOP, check=True)

@@ -1,15 +1,11 @@
-import sys
-from collections.abc import Callable
-from types import FrameType
-
 import pytest
 from faker import Faker
 from hypothesis import given
 from hypothesis import strategies as st
 
 from starcoder.pii.emails import EmailDetector
-from starcoder.pii.entity import Detector, Entity
-from tests.pii.fuzz import HOSTILE, hostile, texts
+from starcoder.pii.entity import Entity
+from tests.pii.fuzz import assert_linear, assert_sound, texts
 
 FOUND = (
     "ann@example.org",
@@ -124,16 +120,6 @@ def test_an_address_on_a_line_of_its_own_is_found_whatever_is_around(before: str
     )
 
 
-def assert_sound(detector: Detector, text: str) -> None:
-    """Entities are inside the text, in order, apart, and the same each time."""
-    entities = detector.detect(text)
-    ends = [0, *(entity.end for entity in entities)]
-    assert all(end <= entity.start < entity.end <= len(text) for end, entity in zip(ends, entities, strict=False))
-    assert all(entity.detector == detector.name for entity in entities)
-    if len(text) < 10_000:
-        assert detector.detect(text) == entities
-
-
 @given(st.text(st.characters() | st.sampled_from("@.:a1-")))
 def test_entities_are_sound_in_any_text(text: str) -> None:
     assert_sound(EmailDetector(), text)
@@ -145,31 +131,5 @@ def test_entities_are_sound_in_ten_thousand_broken_texts() -> None:
         assert_sound(detector, text)
 
 
-def work(detect: Callable[[str], object], text: str) -> int:
-    """Python's and C's functions that `detect` calls."""
-    calls = 0
-
-    def count(_frame: FrameType, event: str, _argument: object) -> None:
-        nonlocal calls
-        calls += event in {"call", "c_call"}
-
-    sys.setprofile(count)
-    try:
-        detect(text)
-    finally:
-        sys.setprofile(None)
-    return calls
-
-
-def assert_linear(detector: Detector, size: int = 20_000) -> None:
-    """Eight times the text is eight times the calls. A call reads a bounded window, but for the searches of "@" and so
-    on, of which each reads on where the last one stopped: were that not so, a megabyte would take hours."""
-    for short, long in zip(hostile(size), hostile(8 * size), strict=True):
-        assert work(detector.detect, long) <= 8 * work(detector.detect, short) + 2_000, ascii(short[:20])
-    for line in hostile(1_000_000):
-        detector.detect(line)
-
-
 def test_work_grows_with_the_text_and_not_faster() -> None:
-    assert len(HOSTILE) > 40
     assert_linear(EmailDetector())
