@@ -7,7 +7,7 @@ The rules are those of the regex baseline: a local part without white space, bra
   characters (RFC 5321) and besides these "." and "+". Other marks delimit: `to=ann@x.org`, `**ann@x.org**` and
   `&lt;ann@x.org&gt;` hold `ann@x.org`; so do `\nann@x.org`, `\u003cann@x.org`, `%3Cann@x.org` and `//ann@x.org`, but
   neither a path (`/ann@x.org`) nor a template (`%s@x.org`, `$who@x.org`).
-* Accounts in URLs (`ssh://ann@x.org`, `ann@x.org:path/repo`) and the account `git` get no mail.
+* Accounts in URLs (`ssh://ann@x.org`, `ann@x.org:path/repo`) and `git` at a forge get no mail.
 * A file is no host: `logo@2x.png`, `core@7.js`. A list of the real top-level domains would remove 39 of the 2,495
   different findings in 500 MB of installed packages: 2 are none, 37 are of test domains and of hosts outside DNS.
 """
@@ -39,6 +39,7 @@ _ESCAPE = r"\\(?:[ntr]|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})|%(?:20|22|27|2[cC]|3[acd
 _ESCAPED, _AFTER_ESCAPE = re.compile(_ESCAPE), re.compile(rf"(?:{_ESCAPE})\Z")
 _ACCOUNT = re.compile(r"://(?<!mailto://)[^\s/@\"'<>]*\Z")
 _NO_DELIMITER = re.compile(rf"(?![{HAN}])[\w+@\\%$]\Z")
+_FORGE = re.compile(r"git@(?:git|bitbucket|codeberg|[\w.-]+:[\w~.])")
 _BEFORE = 200
 """Characters before the local part in which a URL may begin that it is a part of."""
 
@@ -70,7 +71,7 @@ def _local_start(text: str, at: int) -> int | None:
     start = at - len(local[0].rstrip(".-"))
     if start and (escaped := _ESCAPED.match(text, start - 1, at)):
         start = escaped.end()
-    elif not _delimits(text, start) or text[start:at] == "git":
+    elif not _delimits(text, start) or _FORGE.match(text, start):
         return None
     fits = 0 < at - start <= _LONGEST
     return start if fits and not _ACCOUNT.search(text[max(0, start - _BEFORE) : start]) else None

@@ -18,6 +18,7 @@ FOUND = (
     "用户@例子.广告",
     "राम@उदाहरण.भारत",
     "31018228+ann@users.noreply.github.com",
+    "git@ann-lee.org",
 )
 AROUND = (
     ("", ""),
@@ -46,6 +47,8 @@ NOT_FOUND = (
     "y = (x@w.sum())",
     "x@w.weight[0]",
     "git@github.com:ann/repo.git",
+    "git@example.org:repo.git",
+    "['git@github.com']",
     "deploy@example.org:srv/repo",
     "ssh://ann@example.org/repo",
     "https://user:secret@example.org",
