@@ -8,8 +8,9 @@ The rules are those of the regex baseline: a local part without white space, bra
   `&lt;ann@x.org&gt;` hold `ann@x.org`; so do `\nann@x.org`, `\u003cann@x.org`, `%3Cann@x.org` and `//ann@x.org`, but
   neither a path (`/ann@x.org`) nor a template (`%s@x.org`, `$who@x.org`).
 * Accounts in URLs (`ssh://ann@x.org`, `ann@x.org:path/repo`) and `git` at a forge get no mail.
-* A file is no host: `logo@2x.png`, `core@7.js`. A list of the real top-level domains would remove 39 of the 2,495
-  different findings in 500 MB of installed packages: 2 are none, 37 are of test domains and of hosts outside DNS.
+* A file is no host: `logo@2x.png`, `core@7.js`. A list of the real top-level domains would, in place of this rule,
+  remove 39 of the 2,495 different findings in 500 MB of installed code: 2 are files, 37 are of test domains and of
+  hosts that DNS does not know.
 """
 
 import re
