@@ -1,6 +1,7 @@
 """What a detector finds: a stretch of the original text with a label (paper §4.1), and what every detector can do."""
 
 from abc import ABC, abstractmethod
+from bisect import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -54,9 +55,10 @@ def first_come(entities: Iterable[Entity]) -> list[Entity]:
     """Those that overlap none before them, sorted by start: whoever is more to be trusted comes first."""
     kept: list[Entity] = []
     for entity in entities:
-        if not any(map(entity.overlaps, kept)):
-            kept.append(entity)
-    return sorted(kept)
+        place = bisect(kept, entity)
+        if not any(map(entity.overlaps, kept[max(0, place - 1) : place + 1])):
+            kept.insert(place, entity)
+    return kept
 
 
 def check_labels(labels: Sequence[str]) -> frozenset[str]:

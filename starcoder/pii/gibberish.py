@@ -21,8 +21,9 @@ _CHANGE = re.compile(r"(?<=[a-z])[A-Z0-9]|(?<=[0-9])[A-Za-z]|(?<=[A-Z])[0-9]")
 def is_gibberish(value: str) -> bool:
     """Whether `value` looks random rather than written: identifiers, words, paths and numbers do not."""
     value = _LINE_ENDS.sub("", value[:_JUDGED])
-    if _HEX.fullmatch(value):
-        return _is_mixed(value)
+    longest = max(re.split("[_-]", value), key=len)
+    if _HEX.fullmatch(value) or (len(longest) >= 16 and _HEX.fullmatch(longest)):
+        return _is_mixed(longest)
     return surprise(value) + _WEIGHT * changes(value) > _LIMIT
 
 

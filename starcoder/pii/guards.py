@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+from functools import lru_cache
 
 from starcoder.pii.assigned import is_key_name, name_before
 from starcoder.pii.gibberish import is_gibberish
@@ -34,8 +35,15 @@ def passes_filters(finding: Finding) -> bool:
         or heuristic.is_templated_secret(value)
         or heuristic.is_sequential_string(value)
         or not is_gibberish(value)
-        or (len(value) in _HASH_LENGTHS and _HASHES.search(finding.line, 0, finding.offset))
+        or (len(value) in _HASH_LENGTHS and _first_hash(finding.line) <= finding.offset)
     )
+
+
+@lru_cache(maxsize=16)
+def _first_hash(line: str) -> int:
+    """Where the first mention of a hash ends; behind the line without one."""
+    match = _HASHES.search(line)
+    return match.end() if match else len(line) + 1
 
 
 def is_about_hashes(text: str) -> bool:

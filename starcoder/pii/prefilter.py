@@ -95,21 +95,23 @@ def _holds(plugin: Any, value: str) -> bool:
 
 
 def stretches(text: str, need: re.Pattern[str]) -> Iterator[tuple[int, int]]:
-    """The lines with a match of `need`; of a line above `LONGEST`, windows around its matches that do not overlap."""
-    end = -1
+    """The lines with a match of `need`; of a line above `LONGEST`, windows around its matches, which overlap a little."""
     place = 0
     while match := need.search(text, place):
-        start, end = line_around(text, match.start())
+        at = match.start()
+        start, end = _line(text, at)
+        place = max(end, at + 1)
         if end - start > LONGEST:
-            start, end = max(start, place, match.start() - _AROUND), min(end, match.start() + LONGEST - _AROUND)
+            start, end = max(start, at - _AROUND), min(end, at + LONGEST - _AROUND)
+            place = end - _AROUND if end - at > _AROUND else place
         yield start, end
-        place = max(end, match.start() + 1)
 
 
-def line_around(text: str, place: int) -> tuple[int, int]:
-    """Where the line of that place starts and ends."""
-    end = text.find("\n", place)
-    return text.rfind("\n", 0, place) + 1, len(text) if end < 0 else end
+def _line(text: str, place: int) -> tuple[int, int]:
+    """Where the line of that place starts and ends; no further away than `LONGEST`, so that a huge line is no burden."""
+    floor, ceiling = max(0, place - LONGEST), min(len(text), place + LONGEST)
+    end = text.find("\n", place, ceiling)
+    return text.rfind("\n", floor, place) + 1 or floor, ceiling if end < 0 else end
 
 
 @cache
