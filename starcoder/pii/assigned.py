@@ -8,9 +8,7 @@ import re
 from collections.abc import Iterator
 
 _VALUE = r"[A-Za-z0-9_+/.~-]{16,200}+={0,2}+(?![A-Za-z0-9_+/.~({\[=-])"
-_PLACES = tuple(
-    re.compile(f"{before}({_VALUE})", re.ASCII) for before in (r"""(?:["'`]|[=:>][ \t]{0,8}+)""", "earer ")
-)
+_PLACES = tuple(re.compile(f"{before}({_VALUE})", re.ASCII) for before in (r"""(?:["'`]|[=:>][ \t]{0,8}+)""", "earer "))
 _LOOKED_AT = 100  # characters before a value, for its name
 _NAME = re.compile(  # what stands before a value, read backwards: quote, sign, brackets, type, name
     r"""["'`]?[bru]?[ \t]{0,8}(?:>=|=:|[=:(,>])?[ \t"'`)\][]{0,8}(?:(?:gnirts|rts)[ \t]?:[ \t]?)?([\w.-]{1,60})""",
@@ -21,10 +19,10 @@ _KEY = re.compile(
     r"(?:secret|token|credentials?|bearer|auth|authorization|[a-z0-9]_?key|_pat)"
     r"(?:_(?:id|value|val|str|string|text|hex|b64|base64|plain|live|prod|production|dev|test|sandbox|default))?_?\d{0,2}$"
 )
-_NO_KEY = re.compile(
+_OTHER_KEY = re.compile(
     r"(?:public|pub|primary|foreign|cache|sort|partition|hash|row|group|object|dict|index|lookup|idempotency|site|unique|"
     r"host|s3|bucket|path|file|map|route|query|data|next|page|continuation|pagination|sync|upload|last|start(?:ing)?|"
-    r"exclusive|resume|marker|client_request)_?(?:key|token)$"
+    r"exclusive|resume|marker|client_request)_?(?:key|token)(?:_token)?$"
 )
 
 
@@ -45,4 +43,9 @@ def name_before(text: str, place: int) -> str:
 
 def is_key_name(name: str) -> bool:
     """Whether a name in snake case is one of a secret key or token."""
-    return bool(_KEY.search(name)) and not _NO_KEY.search(name)
+    return bool(_KEY.search(name)) and not is_other_key(name)
+
+
+def is_other_key(name: str) -> bool:
+    """Whether a name is one of a key that is no secret: `public_key`, `cache_key`, `next_token`."""
+    return bool(_OTHER_KEY.search(name))

@@ -9,6 +9,7 @@ import math
 import re
 from collections import Counter
 from functools import cache
+from itertools import pairwise
 
 _LIMIT = 3.9  # mean surprise in nats, plus the weighted changes
 _WEIGHT = 2.0  # one change a character counts as two nats; random base62 has 0.4 a character, identifiers 0.04
@@ -22,7 +23,7 @@ def is_gibberish(value: str) -> bool:
     """Whether `value` looks random rather than written: identifiers, words, paths and numbers do not."""
     value = _LINE_ENDS.sub("", value[:_JUDGED])
     longest = max(re.split("[_-]", value), key=len)
-    if _HEX.fullmatch(value) or (len(longest) >= 16 and _HEX.fullmatch(longest)):
+    if _HEX.fullmatch(value) or (len(longest) >= 32 and _HEX.fullmatch(longest)):
         return _is_mixed(longest)
     return surprise(value) + _WEIGHT * changes(value) > _LIMIT
 
@@ -46,7 +47,7 @@ def surprise(value: str) -> float:
     """Mean surprise of the value's letter pairs in nats, 0 without pairs; what `gibberish_detector` computes."""
     model = _model()
     letters = [letter for letter in value.lower() if letter in model]
-    pairs = zip(letters, letters[1:], strict=False)
+    pairs = pairwise(letters)
     return sum(model[first][second] for first, second in pairs) / max(1, len(letters) - 1)
 
 

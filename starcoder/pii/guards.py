@@ -1,11 +1,12 @@
-"""What keeps findings of keys honest: the paper's filters and guards (§4.2), and ours for what has no format of its own."""
+"""What keeps findings of keys honest: the paper's filters and guards (§4.2), and ours for what has no format."""
 
 import base64
 import binascii
 import re
 from functools import lru_cache
+from itertools import pairwise
 
-from starcoder.pii.assigned import is_key_name, name_before
+from starcoder.pii.assigned import is_key_name, is_other_key, name_before
 from starcoder.pii.gibberish import is_gibberish
 from starcoder.pii.prefilter import Finding
 
@@ -16,11 +17,22 @@ _PLACEHOLDER = re.compile(
     r"example|sample|dummy|placeholder|change_?me|your|redacted|insert|lorem|xxxx|0000000|1234567|abcdefg|(.)\1{5}|\.{3}"
 )
 _LONGEST = 128  # characters of a key without a format; longer ones are data
-_DATA = ("MII", "LS0tLS1CRUdJTiBDRVJU", "iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "d09GR", "AAEAAAA", "PHN2Zy", "T1RUTw")
+_DATA = (
+    "MII",
+    "LS0tLS1CRUdJTiBDRVJU",
+    "iVBORw0KGgo",
+    "/9j/",
+    "R0lGOD",
+    "UklGR",
+    "d09GR",
+    "AAEAAAA",
+    "PHN2Zy",
+    "T1RUTw",
+)
 _ABOUT_KEYS = re.compile(r"key|secret|token|credential|auth|bearer", re.IGNORECASE)
 _NO_KEY = re.compile(
     r"sha_?\d{0,3}$|(?:^|_)(?:.?ids?|uuid|guid|oid|etag|digest|checksum|commit|revision|rev|version|integrity|fingerprint|thumbprint|"
-    r"cursor|nonce|cert|certificate|signature|image|data|src|href|url|alphabet|chars|next_token|page_token)$"
+    r"cursor|nonce|cert|certificate|signature|image|data|src|href|url|alphabet|chars)$"
 )
 
 
@@ -67,21 +79,23 @@ def is_placeholder(value: str) -> bool:
 
 def _is_alphabet(value: str) -> bool:
     """Whether neighbours often follow each other, or no character occurs twice in 23: random keys do neither."""
-    steps = sum(ord(second) - ord(first) == 1 for first, second in zip(value, value[1:], strict=False))
+    steps = sum(ord(second) - ord(first) == 1 for first, second in pairwise(value))
     return steps > len(value) / 5 or (len(value) > 22 and len(set(value)) == len(value))
 
 
 def is_secret(finding: Finding) -> bool:
-    """Whether a finding of an entropy plugin is more than a quoted value: see the module's guards; others always are."""
+    """Whether a finding of an entropy plugin is more than a quoted value: others always are."""
     if not hasattr(finding.plugin, "entropy_limit"):
         return True
     value, name = finding.value, name_before(finding.line, finding.offset)
-    if "\\" in value or len(value) > _LONGEST or value.startswith(_DATA) or _NO_KEY.search(name):
+    if "\\" in value or len(value) > _LONGEST or value.startswith(_DATA):
+        return False
+    if _NO_KEY.search(name) or is_other_key(name):
         return False
     if is_key_name(name):
         return True
     if re.fullmatch(r"[0-9A-Fa-f]+", value):
-        return bool(_ABOUT_KEYS.search(finding.line, 0, finding.offset))
+        return bool(_ABOUT_KEYS.search(finding.line, max(0, finding.offset - 100), finding.offset))
     return not _is_encoded_text(value)
 
 

@@ -5,6 +5,7 @@ file is about hashes. Known formats and values assigned to a key's name need to 
 """
 
 from collections.abc import Iterator
+
 from typing_extensions import override
 
 from starcoder.pii.assigned import assigned

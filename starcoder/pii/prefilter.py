@@ -81,7 +81,7 @@ def on_line(plugin: Any, line: str, place: int) -> Iterator[Finding]:
 
 
 def _spans(match: re.Match[str], plugin: Any) -> list[tuple[int, int]]:
-    """What `findall` returns of a match: the groups that hold something, or all of it; of a quoted string the inside."""
+    """What `findall` returns of a match: its groups with something in them, or all; of a quoted string the inside."""
     if hasattr(plugin, "entropy_limit"):
         return [match.span(2)]
     return [match.span(group) for group in range(1, match.re.groups + 1) if match[group]] or [match.span()]
@@ -95,7 +95,7 @@ def _holds(plugin: Any, value: str) -> bool:
 
 
 def stretches(text: str, need: re.Pattern[str]) -> Iterator[tuple[int, int]]:
-    """The lines with a match of `need`; of a line above `LONGEST`, windows around its matches, which overlap a little."""
+    """The lines with a match of `need`; of a line above `LONGEST`, overlapping windows around them."""
     place = 0
     while match := need.search(text, place):
         at = match.start()
@@ -108,7 +108,7 @@ def stretches(text: str, need: re.Pattern[str]) -> Iterator[tuple[int, int]]:
 
 
 def _line(text: str, place: int) -> tuple[int, int]:
-    """Where the line of that place starts and ends; no further away than `LONGEST`, so that a huge line is no burden."""
+    """Where the line of that place starts and ends; no further away than `LONGEST`: lines may be huge."""
     floor, ceiling = max(0, place - LONGEST), min(len(text), place + LONGEST)
     end = text.find("\n", place, ceiling)
     return text.rfind("\n", floor, place) + 1 or floor, ceiling if end < 0 else end
@@ -119,7 +119,7 @@ def all_plugins() -> dict[str, Any]:
     """The plugins of the paper by class name, with the library's own limits."""
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 
-    classes = {plugin.__name__: plugin for plugin in get_mapping_from_secret_type_to_class().values()}
+    classes: dict[str, Any] = {plugin.__name__: plugin for plugin in get_mapping_from_secret_type_to_class().values()}
     return {name: classes[name]() for _, names in _NEEDS for name in names}
 
 

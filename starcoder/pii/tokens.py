@@ -1,8 +1,8 @@
 """Keys that say what they are: the formats of tokens, and private keys in PEM.
 
-detect-secrets lacks most of them and cuts others short. Every pattern starts with a literal or a rare character and never
-goes back over a run, so the time is linear in the text. The formats are public; where a scheme has grown longer keys with
-the years, its pattern takes all lengths.
+detect-secrets lacks most of them and cuts others short. Every pattern starts with a literal or a rare character and
+never goes back over a run, so the time is linear in the text. The formats are public; where a scheme has grown longer
+keys with the years, its pattern takes all lengths.
 """
 
 import re
@@ -75,7 +75,7 @@ def private_keys(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _starts(text: str, place: int) -> bool:
-    """Whether a word starts there; `\\n` of a string literal is no part of it."""
+    """Whether a word starts there; the escape of a line end in a string literal is no part of it."""
     before = text[max(0, place - 2) : place]
     return not re.search(r"[A-Za-z0-9_-]$", before) or bool(re.fullmatch(r"\\[nrt]", before))
 
