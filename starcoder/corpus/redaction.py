@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from starcoder.corpus.document import Document, Mark
+from starcoder.pii import redaction
 from starcoder.pii.redaction import Redacted
 
 NONE, REGEX = "none", "regex"
@@ -49,17 +50,16 @@ def open_redactor(pii: str) -> tuple[Redactor, str]:
     if pii == NONE:
         return NoRedaction(), ""
     from starcoder.pii.detectors import open_detector
-    from starcoder.pii.redaction import Redactor as Rules
 
     rules = f"detect-secrets {version('detect-secrets')}"
     if pii == REGEX:
-        return Rules(open_detector), rules
+        return redaction.Redactor(open_detector), rules
     from starcoder.release.folder import local_folder
     from starcoder.storage import sha256
 
     folder = local_folder(pii)
     weights = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
-    return Rules(partial(open_detector, str(folder))), ", ".join(
+    return redaction.Redactor(partial(open_detector, str(folder))), ", ".join(
         [rules, *(f"{path.name} {sha256(path)[:16]}" for path in weights)]
     )
 
@@ -103,7 +103,4 @@ def describe(summary: Mapping[str, Any]) -> str:
     """Whether the personal data of a corpus was redacted, by what, and how much of it, from its `corpus.json`."""
     if summary["redactor"] == NONE:
         return "PII: not redacted"
-    counts = ", ".join(f"{count:,} {label}" for label, count in summary.get("redacted", {}).items())
-    left = ", ".join(f"{count:,} {label}" for label, count in summary.get("unredacted", {}).items())
-    rest = f"; left as they are: {left}" if left else ""
-    return f"PII: redacted by {summary['redactor']}: {counts or 'nothing was found'}{rest}"
+    return redaction.describe(summary["redactor"], summary.get("redacted", {}), summary.get("unredacted", {}))

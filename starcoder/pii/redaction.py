@@ -189,6 +189,14 @@ class Redactor:
         return zip(numbers, self.detector.detect_all([results[number].text for number in numbers]), strict=True)
 
 
+def describe(redactor: str, redacted: Mapping[str, int], left: Mapping[str, int]) -> str:
+    """What was redacted by whom, and how much of each label, in a line."""
+    counts, rest = (", ".join(f"{part[label]:,} {label}" for label in sorted(part)) for part in (redacted, left))
+    return (
+        f"PII: redacted by {redactor}: {counts or 'nothing was found'}{f'; left as they are: {rest}' if rest else ''}"
+    )
+
+
 def _replacement(value: str, label: str, salt: str) -> str | None:
     """What stands for `value`, or None when it is not redacted."""
     if len(value) < _SHORTEST:
