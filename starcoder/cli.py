@@ -20,6 +20,7 @@ COMMANDS = {
     "corpus build": ("starcoder.corpus.build:build", "build a corpus of permissively licensed code (§3, §5.1)"),
     "corpus inspect": ("starcoder.corpus.inspect:inspect", "show what a corpus holds, what was left out, and why"),
     "corpus opt-out": ("starcoder.corpus.forget:forget", "take repositories out of a finished corpus and its shards"),
+    "pii redact": ("starcoder.pii.redact:redact", "copy a folder or a parquet file without its PII and secrets (§4)"),
     "tokenizer train": ("starcoder.corpus.vocabulary:train_tokenizer", "train the byte-level BPE on a corpus (§5.3)"),
     "tokenize": ("starcoder.training.shards:tokenize", "write a corpus as token shards"),
     "fit": ("starcoder.training.fit:run", "train: pretraining or fine-tuning, by recipe (§5.5-5.6)"),

@@ -10,9 +10,7 @@ import hashlib
 import os
 import pickle
 import shutil
-import signal
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,7 +20,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.metadata import version
-from multiprocessing import active_children, get_context, parent_process
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,11 +32,12 @@ from tqdm import tqdm
 from typing_extensions import override
 
 from starcoder.errors import UserError
+from starcoder.processes import start_worker
 from starcoder.storage import atomic_file, check_replaceable
 
 _DECIDING = (
-    *("ahocorasick-rs", "datatrove", "jupytext", "license-expression", "licenseclassifier", "polars", "pyarrow"),
-    *("rensa", "tiktoken", "tokenizers"),
+    *("ahocorasick-rs", "datatrove", "detect-secrets", "jupytext", "license-expression", "licenseclassifier"),
+    *("polars", "pyarrow", "rensa", "tiktoken", "tokenizers"),
 )
 
 
@@ -260,19 +259,6 @@ class _Local(LocalPipelineExecutor):  # type: ignore[misc]  # datatrove ships no
                 ) from None
             finally:
                 pool.shutdown(cancel_futures=True)
-
-
-def start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with it: a parent that was killed cannot tell its workers to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _ray(options: dict[str, Any]) -> PipelineExecutor:

@@ -38,7 +38,7 @@ def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
     try:
         yield partial
         for file in partial.rglob("*"):
-            if file.is_file():
+            if file.is_file() and not file.is_symlink():
                 _flush(file)
         replace_folder(partial, path)
     finally:
