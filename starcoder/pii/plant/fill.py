@@ -1,0 +1,196 @@
+"""Fills the slots of templates: what is planted, what it is labelled, and where it ends up.
+
+A slot is «name», or «name2» for a second person, or «key:github» for one shape of a key; generated examples add the
+number of their template («name@3») so that two templates speak of two people.
+"""
+
+import re
+from collections.abc import Callable
+from random import Random
+
+from starcoder.pii.entity import Entity
+from starcoder.pii.plant import addresses, people, secrets
+from starcoder.pii.plant.negatives import COMPANIES, TERMS
+from starcoder.pii.plant.people import Person, Pool
+from starcoder.pii.plant.sides import Split, share
+
+SLOT = re.compile(r"«(md5|sha1|sha256|[A-Za-z_]+)(\d*)(?::([\w-]+))?(?:@(\d+))?»")
+_PLANTED = {
+    "name": "NAME",
+    "email": "EMAIL",
+    "user": "USERNAME",
+    "ip": "IP_ADDRESS",
+    "key": "KEY",
+    "pem": "KEY",
+    "password": "PASSWORD",
+    "urlpassword": "PASSWORD",
+    "id": "ID",
+    "ambiguous": "AMBIGUOUS",
+    **{f"{name}_{kind}": f"{name.replace('user', 'username').upper()}_{kind.upper()}"
+       for name in ("name", "email", "user") for kind in ("license", "example")},
+}  # fmt: skip
+"""Slot → category of what fills it; other slots are filled with what is nobody's."""
+
+_NOBODY = {
+    "name_example": "John Doe|Jane Doe|Foo Bar|Alice|Bob|Joe Bloggs|Max Mustermann|John Smith|Your Name|Juan Pérez",
+    "user_example": "username|johndoe|jdoe|foo|your-name|jane_doe|someuser|octocat|user123|exampleuser",
+    "email_example": "user|john.doe|jane|me|info|foo|test|bob|admin|you|alice|someone|name",
+}
+_NO_DOMAINS = ("example.com", "example.org", "example.net", "test.com", "foo.com", "domain.com", "localhost.localdomain")
+_SERVICES = ("admin", "root", "postgres", "app", "sa", "test", "guest", "service", "deploy", "readonly", "ubuntu", "mysql")
+_HOSTS = ("api", "www", "db", "git", "mail", "dev", "staging", "registry", "internal", "ci")
+
+
+def labels_of(template: str) -> tuple[str, ...]:
+    """The categories of a template's slots, in their order."""
+    return tuple(_PLANTED[slot[1]] for slot in SLOT.finditer(template) if slot[1] in _PLANTED)
+
+
+class Filler:
+    """Fills the slots of one example."""
+
+    def __init__(self, split: Split, random: Random) -> None:
+        self._split: Split = split
+        self._random = random
+        self._pool: Pool = people.pool(split)
+        self._people: dict[str, Person] = {}
+
+    def fill(self, text: str) -> tuple[str, tuple[Entity, ...]]:
+        """`text` with its slots filled, and what was planted where."""
+        pieces: list[str] = []
+        found: list[Entity] = []
+        length = at = 0
+        for slot in SLOT.finditer(text):
+            value = self._value(slot, quote=text[slot.start() - 1 : slot.start()])
+            pieces += [text[at : slot.start()], value]
+            length += slot.start() - at
+            if label := _PLANTED.get(slot[1]):
+                found.append(Entity(length, length + len(value), label, detector="planted"))
+            length += len(value)
+            at = slot.end()
+        return "".join([*pieces, text[at:]]), tuple(found)
+
+    def _value(self, slot: re.Match[str], quote: str) -> str:
+        name, number, shape, template = slot.groups()
+        if name in ("name", "email", "user", "name_license", "email_license", "user_license"):
+            someone = self._someone(f"{number}@{template}", quote)
+            return {"n": someone.shown, "e": someone.email, "u": someone.handle}[name[0]]
+        if shape:
+            return secrets.shaped(secrets.SHAPES[self._split][shape], self._random)
+        return _FILLERS[name](self._split, self._pool, self._random)
+
+    def _someone(self, which: str, quote: str) -> Person:
+        if which not in self._people:
+            someone = people.person(self._split, self._random)
+            while "'" in someone.shown and quote == "'":
+                someone = people.person(self._split, self._random)
+            self._people[which] = someone
+        return self._people[which]
+
+
+_Fill = Callable[[Split, Pool, Random], str]
+
+
+def _password(split: Split, everybody: Pool, random: Random) -> str:
+    return secrets.password(split, everybody.words, everybody.names, random)
+
+
+def _url_password(split: Split, everybody: Pool, random: Random) -> str:
+    while True:
+        found = _password(split, everybody, random)
+        if re.fullmatch(r"[\w!$*.=~-]+", found):
+            return found
+
+
+def _shaped(shape: str) -> _Fill:
+    return lambda split, everybody, random: secrets.shaped(shape, random)
+
+
+def _one_of(choices: tuple[str, ...]) -> _Fill:
+    return lambda split, everybody, random: random.choice(choices)
+
+
+def _share_of(choices: tuple[str, ...]) -> _Fill:
+    shares: dict[Split, tuple[str, ...]] = {"train": share(choices, "train"), "test": share(choices, "test")}
+    return lambda split, everybody, random: random.choice(shares[split])
+
+
+def _range(low: int, high: int) -> _Fill:
+    return lambda split, everybody, random: str(random.randint(low, high))
+
+
+def _word(split: Split, everybody: Pool, random: Random) -> str:
+    return random.choice(everybody.words)
+
+
+def _host(split: Split, everybody: Pool, random: Random) -> str:
+    return f"{random.choice(_HOSTS)}.{people.domain(everybody.words, random)}"
+
+
+def _email_example(split: Split, everybody: Pool, random: Random) -> str:
+    return f"{random.choice(_NOBODY['email_example'].split('|'))}@{random.choice(_NO_DOMAINS)}"
+
+
+def _date(split: Split, everybody: Pool, random: Random) -> str:
+    year, month, day = random.randint(1996, 2024), random.randint(1, 12), random.randint(1, 28)
+    form = random.choice(["{0}-{1:02}-{2:02}", "{0}-{1:02}-{2:02}", "{0}/{1:02}/{2:02}", "{2:02}.{1:02}.{0}", "{2}/{1}/{0}"])
+    return form.format(year, month, day)
+
+
+def _version(split: Split, everybody: Pool, random: Random) -> str:
+    return ".".join(str(random.randrange(30)) for _ in range(random.choice([2, 3, 3, 3, 4])))
+
+
+def _build(split: Split, everybody: Pool, random: Random) -> str:
+    return f"{random.randrange(4, 120)}.0.{random.randrange(300, 20000)}.{random.randrange(1, 300)}"
+
+
+def _uuid(split: Split, everybody: Pool, random: Random) -> str:
+    found = secrets.shaped("<hex:8>-<hex:4>-4<hex:3>-a<hex:3>-<hex:12>", random)
+    return found.upper() if random.random() < 0.2 else found
+
+
+def _oid(split: Split, everybody: Pool, random: Random) -> str:
+    return random.choice(["1.3.6.1.4.1.", "1.2.840.113549.1.", "2.5.29.", "2.16.840.1."]) + ".".join(
+        str(random.randrange(1, 40)) for _ in range(random.randint(1, 4))
+    )
+
+
+_FILLERS: dict[str, _Fill] = {
+    "ip": lambda split, everybody, random: addresses.address(random),
+    "key": lambda split, everybody, random: secrets.key(split, random),
+    "pem": lambda split, everybody, random: secrets.pem_body(random),
+    "password": _password,
+    "urlpassword": _url_password,
+    "id": lambda split, everybody, random: secrets.shaped(random.choice(["<d:12>", "<d:3>-<d:2>-<d:4>", "E<d:6>"]), random),
+    "ambiguous": _shaped("<hex:20>"),
+    "name_example": _share_of(tuple(_NOBODY["name_example"].split("|"))),
+    "user_example": _share_of(tuple(_NOBODY["user_example"].split("|"))),
+    "email_example": _email_example,
+    "word": _word,
+    "Word": lambda split, everybody, random: _word(split, everybody, random).capitalize(),
+    "WORD": lambda split, everybody, random: _word(split, everybody, random).upper(),
+    "host": _host,
+    "account": _one_of(_SERVICES),
+    "company": _share_of(COMPANIES),
+    "term": _share_of(TERMS),
+    "port": _range(1024, 65535),
+    "int": _range(10, 9999),
+    "digit": _range(1, 9),
+    "year": _range(1994, 2024),
+    "stamp": _range(1_000_000_000, 1_700_000_000),
+    "time": lambda split, everybody, random: secrets.shaped("1<d:1>:4<d:1>:2<d:1>", random),
+    "date": _date,
+    "version": _version,
+    "build": _build,
+    "hash": lambda split, everybody, random: secrets.shaped(random.choice(["<hex:7>", "<hex:8>", "<hex:10>"]), random),
+    "md5": _shaped("<hex:32>"),
+    "sha1": _shaped("<hex:40>"),
+    "sha256": _shaped("<hex:64>"),
+    "uuid": _uuid,
+    "oid": _oid,
+    "mac": _shaped("<hex:2>:<hex:2>:<hex:2>:<hex:2>:<hex:2>:<hex:2>"),
+    "color": _shaped("<hex:6>"),
+    "ticket": lambda split, everybody, random: f"{random.choice(['JIRA', 'PROJ', 'GH', 'OPS'])}-{random.randrange(10, 9999)}",
+    "image": lambda split, everybody, random: "iVBORw0KGgo" + secrets.shaped("<b64:60>", random) + "==",
+}

@@ -1,0 +1,208 @@
+"""Examples with known people and secrets: real code, and templates of real places planted in it.
+
+Nothing is on both sides of the split: the repositories of the code, the wording of the templates, the names, words and
+domains; some shapes of keys and styles of passwords are in the test alone.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from random import Random
+
+from starcoder.errors import UserError
+from starcoder.pii.examples import Example
+from starcoder.pii.plant import layout
+from starcoder.pii.plant.fill import SLOT, Filler, labels_of
+from starcoder.pii.plant.hosts import Hosts, Stretch
+from starcoder.pii.plant.negatives import NEGATIVES
+from starcoder.pii.plant.places import PLACES
+from starcoder.pii.plant.sides import Split
+
+# How often a label is asked for; a template that has it brings others along.
+_WANTED = {
+    "NAME": 14,
+    "NAME_LICENSE": 8,
+    "EMAIL": 14,
+    "EMAIL_LICENSE": 3,
+    "USERNAME": 14,
+    "USERNAME_LICENSE": 1,
+    "KEY": 18,
+    "PASSWORD": 18,
+    "IP_ADDRESS": 14,
+    "NAME_EXAMPLE": 2,
+    "EMAIL_EXAMPLE": 3,
+    "USERNAME_EXAMPLE": 2,
+    "ID": 1,
+    "AMBIGUOUS": 1,
+}
+_MOST = 6
+_NOTHING = 0.34
+_SHEET = 0.08
+
+
+@dataclass(frozen=True)
+class Template:
+    """A row of a table.
+
+    Attributes:
+        place: Kind of place.
+        number: Row among those of its place and split.
+        text: With its slots.
+        labels: Categories of what it plants.
+    """
+
+    place: str
+    number: int
+    text: str
+    labels: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Such as "comment-12"; "no-comment-3" plants nothing."""
+        return f"{self.place}-{self.number}" if self.labels else f"no-{self.place}-{self.number}"
+
+
+def generate(corpus: Path, split: Split, count: int, seed: int = 0) -> Iterator[Example]:
+    """Yield `count` examples of `split`, the same for the same arguments.
+
+    Each is 12 to 60 lines of one file with what was planted; a third of them has only what looks like it. In about one
+    of twelve the lines are those of a configuration file, a log or a list of commits instead.
+
+    Args:
+        corpus: A corpus folder; its training documents are planted in.
+        split: "train" or "test".
+        count: Examples.
+        seed: Of all that is drawn.
+
+    Raises:
+        UserError: The corpus has too little code of this split, or `count` is negative.
+    """
+    if count < 0:
+        raise UserError(f"cannot make {count} examples: give a number of 0 or more")
+    hosts = Hosts(corpus, split)
+    for number in range(count):
+        random = Random(f"{split} {seed} {number}")
+        yield _Planting(split, random).example(hosts, number)
+
+
+@cache
+def templates(split: Split) -> dict[str, dict[str, tuple[Template, ...]]]:
+    """Kind of place → category → the templates that plant it; those that plant nothing are under the category ""."""
+    table: dict[str, dict[str, list[Template]]] = defaultdict(lambda: defaultdict(list))
+    for rows in (PLACES, NEGATIVES):
+        for place, sides in rows.items():
+            for number, text in enumerate(sides[split], start=1):
+                template = Template(place, number, text, labels_of(text))
+                for label in {*template.labels} or {""}:
+                    table[place][label].append(template)
+    return {place: {label: tuple(rows) for label, rows in labels.items()} for place, labels in table.items()}
+
+
+class _Planting:
+    """One example in the making."""
+
+    def __init__(self, split: Split, random: Random) -> None:
+        self._split: Split = split
+        self._random = random
+        self._templates = templates(split)
+        self._names: list[str] = []
+        self._room = 0 if random.random() < _NOTHING else random.choices(range(1, _MOST + 1), [4, 6, 5, 4, 2, 2])[0]
+
+    def example(self, hosts: Hosts, number: int) -> Example:
+        if self._random.random() < _SHEET:
+            language = self._random.choice(layout.SHEETS)
+            text = "\n".join(self._rows(language, self._random.randint(12, 30), self._room))
+        else:
+            host = hosts.stretch(self._random)
+            language, text = host.language, self._planted(host)
+        filled, found = Filler(self._split, self._random).fill(text)
+        return Example(filled, found, language, "+".join(self._names), number)
+
+    def _planted(self, host: Stretch) -> str:
+        """The text of `host` with templates in it."""
+        lines = list(host.lines)
+        above: dict[int, str] = {}
+        places = self._places(host)
+        for hard in [True] * self._random.randint(0 if self._room else 1, 3) + [False] * (3 if self._room else 0):
+            if not hard and not self._room:
+                break
+            self._plant(host, lines, above, places, hard)
+        return "\n".join(f"{above[n]}\n{line}" if n in above else line for n, line in enumerate(lines))
+
+    def _places(self, host: Stretch) -> dict[str, int]:
+        """Where something can be planted, and how often it should be."""
+        comments = host.language in layout.COMMENTS
+        weights = {
+            "header": 15 if host.top and comments else 0,
+            "comment": 30 if comments else 0,
+            "tail": 8 if host.tails and comments else 0,
+            "docstring": 15 if host.docstrings else 0,
+            "sheet": 8 if comments else 0,
+        }
+        if statement := layout.STATEMENTS.get(host.language):
+            weights[statement] = 45
+        return {place: weight for place, weight in weights.items() if weight}
+
+    def _plant(
+        self, host: Stretch, lines: list[str], above: dict[int, str], places: dict[str, int], hard: bool
+    ) -> None:
+        """Put one template into `lines` or above one of them; nowhere when its place is taken."""
+        place = self._random.choices(list(places), list(places.values()))[0]
+        at, indent = self._random.choice(list(host.before.items()))
+        if place in ("header", "docstring", "tail"):
+            options = {"header": (0,), "docstring": tuple(host.docstrings), "tail": host.tails}[place]
+            at = self._random.choice(options)
+        if at in above or lines[at] != host.lines[at]:
+            return
+        if place == "sheet":
+            kind = self._random.choice(layout.SHEETS)
+            rows = self._rows(kind, self._random.randint(3, 8), 0 if hard else self._room)
+            above[at] = layout.sheet(rows, host, indent, self._random)
+            return
+        template = self._draw(place, 0 if hard else self._room)
+        if template is None:
+            return
+        text = self._instance(template)
+        if place == "header":
+            above[at] = layout.document(text, host.language, self._random)
+        elif place == "comment":
+            above[at] = layout.commented(text, host.language, indent, self._random)
+        elif place == "tail":
+            lines[at] = layout.tail(lines[at], text, host.language)
+        else:
+            above[at] = layout.indented(text, host.docstrings[at] if place == "docstring" else indent)
+
+    def _rows(self, kind: str, count: int, room: int) -> list[str]:
+        """Rows of a sheet, some of which plant up to `room` things."""
+        rows = [self._instance(self._random.choice(self._templates[kind][""])) for _ in range(count)]
+        planted = 0
+        while planted < room:
+            template = self._draw(kind, room - planted)
+            if template is None:
+                break
+            planted += len(template.labels)
+            rows.insert(self._random.randint(0, len(rows)), self._instance(template))
+        return rows
+
+    def _draw(self, place: str, room: int) -> Template | None:
+        """A template of `place` that plants between one and `room` things; one that plants nothing if there is no room."""
+        labels = self._templates[place]
+        if not room:
+            return self._random.choice(labels[""])
+        wanted = [label for label in labels if label]
+        label = self._random.choices(wanted, [_WANTED[label] for label in wanted])[0]
+        fitting = [template for template in labels[label] if len(template.labels) <= room]
+        if not fitting:
+            return None
+        self._room -= len((found := self._random.choice(fitting)).labels)
+        return found
+
+    def _instance(self, template: Template) -> str:
+        """Its text, with slots that speak of other people than another template's."""
+        self._names.append(template.name)
+        number = len(self._names)
+        return SLOT.sub(lambda slot: f"{slot[0][:-1]}@{number}»", template.text)
+
+

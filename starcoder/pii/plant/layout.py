@@ -1,0 +1,95 @@
+"""Brings templates into the syntax of a language: comments, strings that hold a sheet, indentation."""
+
+from random import Random
+
+from starcoder.pii.plant.hosts import Stretch
+
+# How a comment starts, and ends where it has to: a line each, or a block.
+_COMMENTS = """
+# : python shell yaml ruby perl r makefile dockerfile cmake toml elixir julia powershell tcl tcsh awk coffeescript env ini
+# : hosts codeowners nginx git log csv
+//: c c++ cuda java javascript typescript go rust c-sharp kotlin scala dart groovy glsl php protocol-buffer solidity
+//: thrift zig antlr f-sharp systemverilog
+--: sql lua haskell ada elm vhdl agda idris
+; : common-lisp emacs-lisp scheme clojure assembly racket
+% : tex matlab erlang prolog mathematica
+! : fortran
+' : visual-basic
+.. : restructuredtext
+REM : batchfile
+<!-- -->: html xml xslt markdown rmarkdown
+(* *): ocaml pascal standard-ml isabelle
+/* */: css yacc
+"""
+COMMENTS: dict[str, tuple[str, str]] = {}
+"""Language → how a comment starts and ends; JSON has none."""
+for _row in _COMMENTS.strip().splitlines():
+    _signs, _, _languages = _row.partition(":")
+    _start, _, _end = _signs.strip().partition(" ")
+    COMMENTS.update(dict.fromkeys(_languages.split(), (_start, _end)))
+
+_STATEMENTS = """
+python: python
+c: c c++ cuda
+js: javascript typescript coffeescript
+java: java kotlin scala c-sharp groovy
+shell: shell
+json: json
+yaml: yaml
+sql: sql
+xml: xml html
+markdown: markdown restructuredtext rmarkdown
+"""
+STATEMENTS = {
+    language: row.partition(": ")[0]
+    for row in _STATEMENTS.strip().splitlines()
+    for language in row.partition(": ")[2].split()
+}
+"""Language → the place of its statements or entries."""
+
+SHEETS = ("env", "ini", "yaml", "hosts", "codeowners", "git", "sql", "nginx", "log", "xml", "toml", "csv", "json", "shell")
+"""Places whose rows make a file of their own, or the text in a string."""
+
+_SAMPLES = ("SAMPLE", "TEXT", "config", "example", "data", "content", "EXPECTED", "raw", "fixture", "document")
+
+
+def indented(text: str, indent: str) -> str:
+    """`text` with `indent` before each of its lines that is not empty."""
+    return "\n".join(indent + line if line else line for line in text.split("\n"))
+
+
+def commented(text: str, language: str, indent: str, random: Random) -> str:
+    """`text` as a comment of `language`; of several lines, a block where the language has blocks."""
+    start, end = COMMENTS[language]
+    lines = text.split("\n")
+    if start == "//" and (len(lines) > 2 or random.random() < 0.25):
+        if len(lines) == 1:
+            return f"{indent}/* {text} */"
+        return "\n".join([f"{indent}/*", *(f"{indent} * {line}".rstrip() for line in lines), f"{indent} */"])
+    if end and len(lines) > 1:
+        return "\n".join([f"{indent}{start}", *(f"{indent}  {line}".rstrip() for line in lines), f"{indent}{end}"])
+    ending = f" {end}" if end else ""
+    return "\n".join(f"{indent}{start} {line}".rstrip() + ending for line in lines)
+
+
+def tail(line: str, comment: str, language: str) -> str:
+    """`line` with `comment`, which starts with #, after it."""
+    start, end = COMMENTS[language]
+    return f"{line}  {start}{comment[1:]}" + (f" {end}" if end else "")
+
+
+def sheet(rows: list[str], host: Stretch, indent: str, random: Random) -> str:
+    """`rows` as text inside `host`: in a string of Python, a fence of Markdown, else a comment."""
+    text = "\n".join(rows)
+    if host.language == "python":
+        return f'{indent}{random.choice(_SAMPLES)} = """\\\n{text}\n"""'
+    if host.language == "markdown":
+        return f"```\n{text}\n```"
+    return commented(text, host.language, indent, random)
+
+
+def document(text: str, language: str, random: Random) -> str:
+    """A header for a file of `language`: a comment, or in Python also a docstring."""
+    if language == "python" and '"' not in text and "\\" not in text and random.random() < 0.4:
+        return f'"""{text}"""' if "\n" not in text else f'"""\n{text}\n"""'
+    return commented(text, language, "", random)
