@@ -5,7 +5,7 @@ number of their template («name@3») so that two templates speak of two people.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 from starcoder.pii.entity import Entity
@@ -17,6 +17,8 @@ from starcoder.pii.plant.sides import Split, share
 SLOT = re.compile(r"«(md5|sha1|sha256|[A-Za-z_]+)(\d*)(?::([\w-]+))?(?:@(\d+))?»")
 _PLANTED = {
     "name": "NAME",
+    "cite": "NAME",
+    "last": "NAME",
     "email": "EMAIL",
     "user": "USERNAME",
     "ip": "IP_ADDRESS",
@@ -30,6 +32,14 @@ _PLANTED = {
        for name in ("name", "email", "user") for kind in ("license", "example")},
 }  # fmt: skip
 """Slot → category of what fills it; other slots are filled with what is nobody's."""
+
+_OF_PERSONS: dict[str, Callable[[Person], str]] = {
+    **dict.fromkeys(("name", "name_license"), lambda someone: someone.shown),
+    **dict.fromkeys(("email", "email_license"), lambda someone: someone.email),
+    **dict.fromkeys(("user", "user_license"), lambda someone: someone.handle),
+    "cite": lambda someone: f"{someone.last}, {someone.first[0]}.",
+    "last": lambda someone: someone.last,
+}
 
 _NOBODY = {
     "name_example": "John Doe|Jane Doe|Foo Bar|Alice|Bob|Joe Bloggs|Max Mustermann|John Smith|Your Name|Juan Pérez",
@@ -49,8 +59,10 @@ def labels_of(template: str) -> tuple[str, ...]:
 class Filler:
     """Fills the slots of one example."""
 
-    def __init__(self, split: Split, random: Random) -> None:
+    def __init__(self, split: Split, random: Random, words: Sequence[str] = ()) -> None:
+        """Draw from the pool of `split`; two in three plain words from `words`, those of the host."""
         self._split: Split = split
+        self._words = words
         self._random = random
         self._pool: Pool = people.pool(split)
         self._people: dict[str, Person] = {}
@@ -72,9 +84,11 @@ class Filler:
 
     def _value(self, slot: re.Match[str], quote: str) -> str:
         name, number, shape, template = slot.groups()
-        if name in ("name", "email", "user", "name_license", "email_license", "user_license"):
-            someone = self._someone(f"{number}@{template}", quote)
-            return {"n": someone.shown, "e": someone.email, "u": someone.handle}[name[0]]
+        if of := _OF_PERSONS.get(name):
+            return of(self._someone(f"{number}@{template}", quote))
+        if self._words and name.lower() == "word" and self._random.random() < 2 / 3:
+            word = self._random.choice(self._words)
+            return {"word": word, "Word": word.capitalize(), "WORD": word.upper()}[name]
         if shape:
             return secrets.shaped(secrets.SHAPES[self._split][shape], self._random)
         return _FILLERS[name](self._split, self._pool, self._random)

@@ -4,6 +4,7 @@ Nothing is on both sides of the split: the repositories of the code, the wording
 domains; some shapes of keys and styles of passwords are in the test alone.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ from starcoder.errors import UserError
 from starcoder.pii.examples import Example
 from starcoder.pii.plant import layout
 from starcoder.pii.plant.fill import SLOT, Filler, labels_of
-from starcoder.pii.plant.hosts import Hosts, Stretch
+from starcoder.pii.plant.hosts import Hosts
 from starcoder.pii.plant.negatives import NEGATIVES
 from starcoder.pii.plant.places import PLACES
 from starcoder.pii.plant.sides import Split
+from starcoder.pii.plant.stretch import Stretch
 
 # How often a label is asked for; a template that has it brings others along.
 _WANTED = {
@@ -38,8 +40,10 @@ _WANTED = {
     "AMBIGUOUS": 1,
 }
 _MOST = 6
-_NOTHING = 0.34
+_NOTHING = 0.33
 _SHEET = 0.08
+_STATEMENTS = frozenset(layout.STATEMENTS.values())
+_WORD = re.compile(r"\b[a-z]{4,10}(?=\b|_)")
 
 
 @dataclass(frozen=True)
@@ -111,98 +115,103 @@ class _Planting:
         self._room = 0 if random.random() < _NOTHING else random.choices(range(1, _MOST + 1), [4, 6, 5, 4, 2, 2])[0]
 
     def example(self, hosts: Hosts, number: int) -> Example:
+        words: tuple[str, ...] = ()
         if self._random.random() < _SHEET:
             language = self._random.choice(layout.SHEETS)
-            text = "\n".join(self._rows(language, self._random.randint(12, 30), self._room))
+            text = "\n".join(self._rows(language, self._random.randint(8, 20), self._room))
         else:
             host = hosts.stretch(self._random)
             language, text = host.language, self._planted(host)
-        filled, found = Filler(self._split, self._random).fill(text)
-        return Example(filled, found, language, "+".join(self._names), number)
+            words = tuple(sorted({*_WORD.findall("\n".join(host.lines))}))
+        filled, found = Filler(self._split, self._random, words).fill(text)
+        return Example(filled, found, language, "+".join(sorted({*self._names})), number)
 
     def _planted(self, host: Stretch) -> str:
         """The text of `host` with templates in it."""
         lines = list(host.lines)
         above: dict[int, str] = {}
         places = self._places(host)
-        for hard in [True] * self._random.randint(0 if self._room else 1, 3) + [False] * (3 if self._room else 0):
-            if not hard and not self._room:
-                break
-            self._plant(host, lines, above, places, hard)
+        for _ in range(self._random.randint(0 if self._room else 1, 3)):
+            self._plant(host, lines, above, places, 0)
+        tries = 8
+        while self._room and tries:
+            self._plant(host, lines, above, places, self._room)
+            tries -= 1
         return "\n".join(f"{above[n]}\n{line}" if n in above else line for n, line in enumerate(lines))
 
     def _places(self, host: Stretch) -> dict[str, int]:
         """Where something can be planted, and how often it should be."""
         comments = host.language in layout.COMMENTS
         weights = {
-            "header": 15 if host.top and comments else 0,
+            "header": 45 if host.top and comments else 0,
             "comment": 30 if comments else 0,
-            "tail": 8 if host.tails and comments else 0,
+            "tail": 6 if host.tails and comments else 0,
+            "note": 8 if host.notes else 0,
             "docstring": 15 if host.docstrings else 0,
-            "sheet": 8 if comments else 0,
+            "sheet": 8 if host.language in ("python", "markdown") else 0,
         }
         if statement := layout.STATEMENTS.get(host.language):
             weights[statement] = 45
         return {place: weight for place, weight in weights.items() if weight}
 
     def _plant(
-        self, host: Stretch, lines: list[str], above: dict[int, str], places: dict[str, int], hard: bool
+        self, host: Stretch, lines: list[str], above: dict[int, str], places: dict[str, int], room: int
     ) -> None:
-        """Put one template into `lines` or above one of them; nowhere when its place is taken."""
+        """Put one template into `lines` or above one of them; nowhere when it does not fit there."""
         place = self._random.choices(list(places), list(places.values()))[0]
-        at, indent = self._random.choice(list(host.before.items()))
-        if place in ("header", "docstring", "tail"):
-            options = {"header": (0,), "docstring": tuple(host.docstrings), "tail": host.tails}[place]
-            at = self._random.choice(options)
-        if at in above or lines[at] != host.lines[at]:
+        point = self._random.choice(host.points)
+        at = {
+            "header": lambda: 0,
+            "docstring": lambda: self._random.choice(list(host.docstrings)),
+            "tail": lambda: self._random.choice(host.tails),
+            "note": lambda: self._random.choice(host.notes),
+        }.get(place, lambda: point.line)()
+        if at in above or lines[at] != host.lines[at] or (place == "sheet" and not point.scope):
             return
         if place == "sheet":
-            kind = self._random.choice(layout.SHEETS)
-            rows = self._rows(kind, self._random.randint(3, 8), 0 if hard else self._room)
-            above[at] = layout.sheet(rows, host, indent, self._random)
+            rows = self._rows(self._random.choice(layout.SHEETS), self._random.randint(2, 6), room)
+            above[at] = layout.sheet(rows, host.language, point.indent, self._random)
             return
-        template = self._draw(place, 0 if hard else self._room)
-        if template is None:
+        template = self._draw(place, room)
+        if template is None or (place in _STATEMENTS and not layout.fits(template.text, place, point.scope)):
             return
         text = self._instance(template)
+        self._room -= len(template.labels)
         if place == "header":
-            above[at] = layout.document(text, host.language, self._random)
+            above[at] = layout.header(text, host, self._random)
         elif place == "comment":
-            above[at] = layout.commented(text, host.language, indent, self._random)
+            above[at] = layout.commented(text, host.language, point.indent, self._random)
         elif place == "tail":
             lines[at] = layout.tail(lines[at], text, host.language)
+        elif place == "note":
+            lines[at] += text
+        elif place == "docstring":
+            above[at] = layout.indented(text, host.docstrings[at])
         else:
-            above[at] = layout.indented(text, host.docstrings[at] if place == "docstring" else indent)
+            above[at] = layout.indented(text, "" if text.startswith("#") else point.indent)
 
     def _rows(self, kind: str, count: int, room: int) -> list[str]:
         """Rows of a sheet, some of which plant up to `room` things."""
-        rows = [self._instance(self._random.choice(self._templates[kind][""])) for _ in range(count)]
-        planted = 0
-        while planted < room:
-            template = self._draw(kind, room - planted)
-            if template is None:
-                break
-            planted += len(template.labels)
+        neutral = self._templates[kind][""]
+        rows = [self._instance(row) for row in self._random.sample(neutral * 2, min(count, 2 * len(neutral)))]
+        while room and (template := self._draw(kind, room)):
+            room -= len(template.labels)
+            self._room -= len(template.labels)
             rows.insert(self._random.randint(0, len(rows)), self._instance(template))
         return rows
 
     def _draw(self, place: str, room: int) -> Template | None:
-        """A template of `place` that plants between one and `room` things; one that plants nothing if there is no room."""
+        """A template of `place` that plants one to `room` things; one that plants nothing if there is no room."""
         labels = self._templates[place]
         if not room:
             return self._random.choice(labels[""])
         wanted = [label for label in labels if label]
         label = self._random.choices(wanted, [_WANTED[label] for label in wanted])[0]
         fitting = [template for template in labels[label] if len(template.labels) <= room]
-        if not fitting:
-            return None
-        self._room -= len((found := self._random.choice(fitting)).labels)
-        return found
+        return self._random.choice(fitting) if fitting else None
 
     def _instance(self, template: Template) -> str:
         """Its text, with slots that speak of other people than another template's."""
         self._names.append(template.name)
         number = len(self._names)
         return SLOT.sub(lambda slot: f"{slot[0][:-1]}@{number}»", template.text)
-
-

@@ -1,8 +1,9 @@
 """Brings templates into the syntax of a language: comments, strings that hold a sheet, indentation."""
 
+import re
 from random import Random
 
-from starcoder.pii.plant.hosts import Stretch
+from starcoder.pii.plant.stretch import Stretch
 
 # How a comment starts, and ends where it has to: a line each, or a block.
 _COMMENTS = """
@@ -50,6 +51,7 @@ STATEMENTS = {
 SHEETS = ("env", "ini", "yaml", "hosts", "codeowners", "git", "sql", "nginx", "log", "xml", "toml", "csv", "json", "shell")
 """Places whose rows make a file of their own, or the text in a string."""
 
+_CALL = re.compile(r"(?:[a-z]+\.|\w+\(|assert |[a-z_.]+ = [\w.]+\()|\w+\[")
 _SAMPLES = ("SAMPLE", "TEXT", "config", "example", "data", "content", "EXPECTED", "raw", "fixture", "document")
 
 
@@ -78,18 +80,33 @@ def tail(line: str, comment: str, language: str) -> str:
     return f"{line}  {start}{comment[1:]}" + (f" {end}" if end else "")
 
 
-def sheet(rows: list[str], host: Stretch, indent: str, random: Random) -> str:
-    """`rows` as text inside `host`: in a string of Python, a fence of Markdown, else a comment."""
+def sheet(rows: list[str], language: str, indent: str, random: Random) -> str:
+    """`rows` as text inside a file of `language`: in a string of Python, a fence of Markdown."""
     text = "\n".join(rows)
-    if host.language == "python":
+    if language == "python":
         return f'{indent}{random.choice(_SAMPLES)} = """\\\n{text}\n"""'
-    if host.language == "markdown":
-        return f"```\n{text}\n```"
-    return commented(text, host.language, indent, random)
+    return f"```\n{text}\n```\n"
 
 
-def document(text: str, language: str, random: Random) -> str:
-    """A header for a file of `language`: a comment, or in Python also a docstring."""
-    if language == "python" and '"' not in text and "\\" not in text and random.random() < 0.4:
-        return f'"""{text}"""' if "\n" not in text else f'"""\n{text}\n"""'
-    return commented(text, language, "", random)
+def fits(text: str, place: str, scope: str) -> bool:
+    """Whether a template of `place` can stand in `scope` ("module", "class", "function", "" for comments alone)."""
+    if place == "python" and text.startswith("__"):
+        return scope == "module"
+    if place == "python" and _CALL.match(text):
+        return scope == "function" or (scope == "module" and not text.startswith("self."))
+    if place == "c":
+        return scope == "function" or text.startswith(("#", "static", "const", "MODULE"))
+    return bool(scope)
+
+
+def header(text: str, host: Stretch, random: Random) -> str:
+    """A header for `host`: a comment, or in Python also a docstring."""
+    quoted = '"' in host.lines[0] or '"' in text or "\\" in text
+    if host.language == "python" and not quoted and random.random() < 0.35:
+        return f'"""{text}"""\n' if "\n" not in text else f'"""\n{text}\n"""\n'
+    blank = "" if _is_comment(host.lines[0]) and random.random() < 0.5 else "\n"
+    return commented(text, host.language, "", random) + blank
+
+
+def _is_comment(line: str) -> bool:
+    return not line or line.startswith(("#", "//", "/*"))

@@ -35,7 +35,6 @@ train Grant access to the Mark before the Will is read
 train Chase the pointer, then Drew it
 train ticket «ticket»
 train size «int»x«int», offset 0x«hash»
-train (C) the original file continues below
 train x-request-id: «uuid»
 train © «year» «company»
 train a.k.a. «Word» «Word»
@@ -82,19 +81,30 @@ test DO NOT EDIT: made by «word» «version» («sha1»)
 test Copyright (c) «company», Inc. and its affiliates.
 [tail]
 train # «version»
-train # noqa
-train # type: ignore
+train # «ticket»
+train # «word»
 train # «hash»
 train # see #«int»
 train # «term»
 train # «date»
 train # e.g. «word»-password
 test # since «version»
-test # pragma: no cover
+test # «word» «version»
 test # «sha1»
 test # «company» only
 test # «uuid»
 test # TODO
+[note]
+train  (see «version»)
+train , as of «date»
+train  («term»)
+train ; «hash»
+train , like «company»
+test  [«ticket»]
+test , since «version»
+test : «sha1»
+test  («company»)
+test , «term» style
 [docstring]
 train :param password: Password of the «word».
 train :param token: str, the «word» token.
@@ -243,6 +253,17 @@ test String secret = args[0];
 test static final String SHA = "«sha1»";
 test UUID id = UUID.fromString("«uuid»");
 [shell]
+train set -euo pipefail
+train mkdir -p build/«word»
+train # «word»
+train if [ -z "$«WORD»" ]; then exit 1; fi
+train tar xzf «word»-«version».tar.gz
+train export PATH="$HOME/bin:$PATH"
+test cd "$(dirname "$0")"
+test for f in *.«word»; do echo "$f"; done
+test wget https://«host»/«word»-«version».zip
+test source venv/bin/activate
+test rm -rf build
 train VERSION=«version»
 train export PASSWORD="$1"
 train read -s password
@@ -258,6 +279,15 @@ test echo "«md5»  «word».zip" | md5sum -c
 test git push git@«host»:«word»/«word» main
 test chown root:root /srv/«word»
 [json]
+train "private": true,
+train "main": "«word».js",
+train "«word»": "«word»",
+train "count": «int»,
+train "date": "«date»",
+test "license": "MIT",
+test "url": "https://«host»/«word»",
+test "«word»": [«int», «int»],
+test "enabled": false,
 train "version": "«version»",
 train "integrity": "sha512-«image»",
 train "commit": "«sha1»",
@@ -272,6 +302,20 @@ test "secret": "${SECRET}",
 test "«word»": "~«version»",
 test "maintainer": "«company»",
 [yaml]
+train replicas: «digit»
+train port: «port»
+train enabled: true
+train path: /srv/«word»
+train «word»: «word»
+train # «word» settings
+train namespace: «word»
+train schedule: '0 «digit» * * *'
+test timeout: «int»
+test log_level: debug
+test kind: «Word»
+test url: https://«host»/
+test - «word»
+test runs-on: ubuntu-latest
 train version: «version»
 train password: ${DB_PASSWORD}
 train uses: actions/checkout@«hash»
@@ -285,6 +329,13 @@ test key: «word»-«word»
 test secretName: «word»-tls
 test uses: «word»/«word»@v«digit»
 [env]
+train CACHE_TTL=«int»
+train # «word»
+train TZ=UTC
+test WORKERS=«digit»
+test # local settings
+test «WORD»_DIR=/srv/«word»
+test LANG=en_US.UTF-8
 train DEBUG=«digit»
 train LOG_LEVEL=info
 train «WORD»_HOST=«host»
@@ -301,6 +352,16 @@ test REVISION=«hash»
 test «WORD»_ID=«uuid»
 test NAME=«word»
 [ini]
+train debug = false
+train ; «word» of «word»
+train url = https://«host»/
+train level = info
+train max_«word» = «int»
+test retries=«digit»
+test # «word»
+test color=auto
+test encoding=utf-8
+test «word»=«word»
 train [«word»]
 train port = «port»
 train password =
@@ -312,6 +373,12 @@ test secret = %(secret)s
 test hash=«sha1»
 test path=/srv/«word»
 [hosts]
+train # end
+train # generated on «date»
+train # «word»
+test # «word» and «word»
+test # («int» entries)
+test # «host»
 train # «word» network
 train # version «version»
 train # do not edit by hand
@@ -319,6 +386,11 @@ test # static lookup table
 test # «date»
 test # routers of «company»
 [codeowners]
+train /«word»/**    @«word»-io/«word»-team
+train # owners of «word»
+test *.lock
+test # see docs/«word».md
+test /.github/   @«word»-inc/infra
 train # each line is a pattern
 train # «word»
 train *.md    @«word»-org/docs-team
@@ -326,6 +398,14 @@ test # last match wins
 test /«word»/   @«word»-inc/core-team
 test # generated
 [git]
+train diff --git a/«word».py b/«word».py
+train @@ -«int»,«digit» +«int»,«digit» @@
+train - «word»: speed up «word»
+train Date:   «date» «time» +0200
+test parent «sha1»
+test - removed the deprecated «word»
+test * «word»: support «company»
+test - refactor of «word» and «word»
 train commit «sha1»
 train - «version»: faster «word»
 train Merge branch '«word»' into main
@@ -337,6 +417,12 @@ test «version» («date»)
 test - Fix #«int»
 test Bump @«word»/«word» from «version» to «version»
 [sql]
+train DROP TABLE IF EXISTS «word»;
+train CREATE INDEX «word»_idx ON «word» («word»);
+train -- «word» of «word»
+test COMMIT;
+test BEGIN;
+test DELETE FROM «word» WHERE «word»_id = «int»;
 train SELECT * FROM «word» WHERE id = «int»;
 train INSERT INTO «word» VALUES («int», '«uuid»', '«date»');
 train CREATE TABLE «word» (name TEXT, password TEXT);
@@ -346,6 +432,14 @@ test ALTER TABLE users ADD COLUMN token VARCHAR(64);
 test SELECT email, password FROM users;
 test («int», '«sha256»', '«version»'),
 [nginx]
+train gzip on;
+train worker_processes «digit»;
+train proxy_set_header Host $host;
+train upstream «word» {
+test client_max_body_size «digit»m;
+test ssl_certificate /etc/ssl/«word».pem;
+test try_files $uri /«word».html;
+test }
 train listen «port»;
 train location /«word» {
 train }
@@ -356,6 +450,14 @@ test root /srv/«word»;
 test add_header X-Id "«uuid»";
 test # «word» upstream
 [log]
+train «time» GET /«word»/«int» 200
+train Traceback (most recent call last):
+train «time» worker «digit» idle
+train User-Agent: Chrome/«build»
+test retrying in «digit» s
+test [«date»] INFO «word» loaded in «int» ms
+test «time» session «uuid» closed
+test cache miss for «word»:«int»
 train «date» «time» INFO started «word» «version»
 train «date» «time» WARN slow query («int» ms)
 train DEBUG request «uuid» done
@@ -365,6 +467,14 @@ test TRACE md5=«md5»
 test «time» build «build» ok
 test INFO password check passed
 [xml]
+train <groupId>org.«word»</groupId>
+train <scope>test</scope>
+train <!-- «word» -->
+train <module>«word»</module>
+test <property name="«word»" value="«int»"/>
+test <dependency>
+test </dependency>
+test <url>https://«host»/«word»</url>
 train <version>«version»</version>
 train <artifactId>«word»-«word»</artifactId>
 train <password>${password}</password>
@@ -374,6 +484,15 @@ test <assembly version="«build»"/>
 test <vendor>«company»</vendor>
 test <token/>
 [toml]
+train [«word»]
+train requires-python = ">=3.«digit»"
+train «word» = true
+train # «word»
+train license = "MIT"
+test line-length = «int»
+test description = "«Word» «word» «word»"
+test keywords = ["«word»", "«word»"]
+test «word» = «int»
 train version = "«version»"
 train rev = "«sha1»"
 train name = "«word»-«word»"
@@ -384,6 +503,12 @@ test requires = ["«word»>=«version»"]
 test id = "«uuid»"
 test [tool.«word»]
 [csv]
+train «date»,«time»,«int»
+train «word»;«word»;«int»
+train «hash»,«word»,«digit»
+test «int»;«word»;«date»
+test "«Word» «word»","«date»",«int»
+test «mac»,«word»,«int»
 train «int»,«word»,«version»,«date»
 train «uuid»,«word»,«int»
 train «company»,«int»,«date»
@@ -391,6 +516,10 @@ test «int»|«word»|«sha1»
 test "«company»","«word»",«int»
 test «date»,«version»,«md5»
 [markdown]
+train The `«word»` option sets the «word».
+train ![«word»](https://«host»/«word».png)
+test Run `make «word»` first.
+test - `«word»`: «word» of the «word»
 train ## «version» («date»)
 train Install `«word»` with `pip install «word»==«version»`.
 train Works with «company» and «company».
@@ -408,7 +537,8 @@ TERMS = tuple(
     """Dijkstra Gaussian Levenshtein Euler Fourier Newton Bayes Markov Hamming Jaccard Laplace Kalman Bessel Chebyshev
     Cholesky Hermite Hilbert Huffman Jacobi Lagrange Monte-Carlo Poisson Runge-Kutta Bernoulli Voronoi Wilcoxon Adam
     Householder Nelder-Mead Floyd-Warshall Knuth-Morris-Pratt Boyer-Moore Perlin Mandelbrot Unicode Frobenius Nesterov
-    Xavier Kaiming Sobel Canny Gabor Haar Wiener Zipf Pareto Galois Turing Ackermann Fibonacci Catalan Cauchy""".split()
+    Xavier Kaiming Sobel Canny Gabor Haar Wiener Zipf Pareto Galois Turing Ackermann Fibonacci Catalan Cauchy Ada Julia Pascal
+    Haskell Erlang Delaunay Simpson Strassen Rabin-Karp Bellman-Ford Gauss-Seidel Savitzky-Golay Bloom Merkle Cantor""".split()
 )
 """Algorithms, units and distributions that carry somebody's name."""
 
@@ -418,8 +548,8 @@ COMPANIES = tuple(
     |Google LLC|Django Software Foundation|Python Software Foundation|Internet Explorer|Android Studio|Linux Foundation
     |Ruby on Rails|Mac OS X|Windows Server|Spring Boot|Apache Kafka|Jupyter|NumPy|PyTorch|TensorFlow|OpenSSL|Debian
     |Silicon Graphics|Hewlett Packard|Wells Fargo|Morgan Stanley|Johnson & Johnson|Ben & Jerry's|Dr. Pepper|Travis CI
-    |Jenkins|Alexa|Siri|Cassandra|Ada|Julia|Pascal|Haskell|Erlang|Jupiter Notebook|Charles Schwab|Tiffany|Lauterbach
-    |Mercedes Benz|Max Planck Institute|University of California|Lawrence Livermore National Laboratory""".replace(
+    |Jenkins|Apache Cassandra|Jupyter Notebook|Mercedes Benz
+    |Max Planck Institute|University of California|Lawrence Livermore National Laboratory""".replace(
         "\n    ", ""
     ).split("|")
 )

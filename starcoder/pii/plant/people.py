@@ -211,7 +211,7 @@ def email(someone: Person, words: Sequence[str], random: Random) -> str:
 
 
 @cache
-def everybody_first() -> frozenset[str]:
+def first_names() -> frozenset[str]:
     """The first names of both splits, folded: what a look for people in real code goes by."""
     locales, _ = _table(_LATIN)
     return frozenset(fold(name) for locale in locales for name in names_of(locale)[0] if len(name) > 2)

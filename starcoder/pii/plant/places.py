@@ -41,13 +41,17 @@ train tmp: api key is «key»
 train export GITHUB_TOKEN=«key:github»
 train Translation: «name» <«email»>, «year»
 train based on: «name», "A «word» method for «word»s", «year»
-train cf. «name» and «name2» («year»), section 3.«digit»
+train cf. «last» and «last2» («year»), section 3.«digit»
+train «cite» and «cite2» «Word» «word». SIAM J. «Word» «digit» («year») «int»
+train see «last» («year») for the proof
 train «name2»: patch from «name» applied, see bug #«int»
 train ping «ip» works, so the router is fine
 train path on my machine: /home/«user»/src/«word»
 train e.g. /Users/«user»/Library/«Word»/«word».log
 train Credits: «name», «name2», «name3»
 train mail the result to «email»
+train Portions (c) «year» «name_license» <«email_license»>
+train Copyright «year» «name_license»
 train contact «email» or «email2» for access
 train «name» says the limit is «int»
 train debug only, John Doe's account: «id»
@@ -91,8 +95,13 @@ test works in /home/«user»/.config/«word» as well
 test C:\\Users\\«user»\\AppData\\Local\\«Word»
 test asked «name» on the list («email»), no answer yet
 test Kudos to «name»!
+test as «last» & «last2» do, p. «int»
+test from «cite»: «Word» «word». «year»
+test by «last»'s lemma
 test h/t «user» on the forum
 test Special thanks: «name», «name2» and «name3» for testing
+test Parts of this are © «name_license», «year»
+test (C) «year» by «name_license», «email_license»
 test staff no. «id» approves
 test assume «name_example» wrote to «email_example»
 test like @«user_example» would
@@ -121,6 +130,7 @@ test @file¶@author «name» («user»)¶@date «date»
 test Portions copyright «year» «name_license»; portions copyright «year» «name_license2»
 [tail]
 train # «name»: needed for «word»
+train # (c) «name_license»
 train # TODO(«user»)
 train # thanks, «name»
 train # was «ip»
@@ -139,8 +149,33 @@ test # → «email»
 test # «account»/«password»
 test # key=«key»
 test # by «name_example»
+[note]
+train  -- «name»
+train  (thanks to «name»)
+train  (@«user»)
+train , see the mail of «name» <«email»>
+train ; ask «user»
+train , on «ip» at least
+train  ("«password»" on staging)
+train  [«key»]
+train  (as «name_example» would)
+test  - «name»
+test  («name», «year»)
+test  [«user»]
+test , as @«user» noted
+test , says «email»
+test  (seen on «ip»)
+test , password «password»
+test : «key»
+test  («name_example», «email_example»)
 [docstring]
 train :author: «name»
+train Algorithm from «last» and «last2» («year»).
+train .. [«digit»] «cite», «cite2» («year»). "«Word» of «word»s". J. «Word» «digit»(«digit»), «int».
+train The method of «last» is used.
+test Introduced by «last» et al. («year»).
+test .. [«digit»] «cite» "«Word» «word» and «word»", «year».
+test Uses «last»'s method, after «last2».
 train :author: «name» <«email»>
 train :copyright: «year» «name_license», see AUTHORS for details.
 train .. codeauthor:: «name» <«email»>
