@@ -152,7 +152,7 @@ def _date(split: Split, everybody: Pool, random: Random) -> str:
 
 
 def _version(split: Split, everybody: Pool, random: Random) -> str:
-    return ".".join(str(random.randrange(30)) for _ in range(random.choice([2, 3, 3, 3, 4])))
+    return ".".join(str(random.randrange(30)) for _ in range(random.choices([2, 3, 4], [3, 6, 1])[0]))
 
 
 def _build(split: Split, everybody: Pool, random: Random) -> str:

@@ -42,7 +42,6 @@ _WANTED = {
 _MOST = 6
 _NOTHING = 0.33
 _SHEET = 0.08
-_STATEMENTS = frozenset(layout.STATEMENTS.values())
 _WORD = re.compile(r"\b[a-z]{4,10}(?=\b|_)")
 
 
@@ -151,7 +150,7 @@ class _Planting:
             "sheet": 8 if host.language in ("python", "markdown") else 0,
         }
         if statement := layout.STATEMENTS.get(host.language):
-            weights[statement] = 45
+            weights[statement] = 60
         return {place: weight for place, weight in weights.items() if weight}
 
     def _plant(
@@ -159,36 +158,33 @@ class _Planting:
     ) -> None:
         """Put one template into `lines` or above one of them; nowhere when it does not fit there."""
         place = self._random.choices(list(places), list(places.values()))[0]
-        point = self._random.choice(host.points)
-        at = {
-            "header": lambda: 0,
-            "docstring": lambda: self._random.choice(list(host.docstrings)),
-            "tail": lambda: self._random.choice(host.tails),
-            "note": lambda: self._random.choice(host.notes),
-        }.get(place, lambda: point.line)()
-        if at in above or lines[at] != host.lines[at] or (place == "sheet" and not point.scope):
+        template = None if place == "sheet" else self._draw(place, room)
+        points = [point for point in host.points if layout.fits(template.text if template else "", place, point)]
+        if not points or (template is None and place != "sheet") or (template and template.name in self._names):
             return
-        if place == "sheet":
+        point = self._random.choice(points)
+        options = {"header": [0], "docstring": list(host.docstrings), "tail": host.tails, "note": host.notes}
+        at = self._random.choice(options.get(place, [point.line]))
+        if at in above or lines[at] != host.lines[at]:
+            return
+        if template is None:
             rows = self._rows(self._random.choice(layout.SHEETS), self._random.randint(2, 6), room)
             above[at] = layout.sheet(rows, host.language, point.indent, self._random)
             return
-        template = self._draw(place, room)
-        if template is None or (place in _STATEMENTS and not layout.fits(template.text, place, point.scope)):
-            return
         text = self._instance(template)
         self._room -= len(template.labels)
-        if place == "header":
-            above[at] = layout.header(text, host, self._random)
-        elif place == "comment":
-            above[at] = layout.commented(text, host.language, point.indent, self._random)
-        elif place == "tail":
-            lines[at] = layout.tail(lines[at], text, host.language)
-        elif place == "note":
-            lines[at] += text
-        elif place == "docstring":
-            above[at] = layout.indented(text, host.docstrings[at])
+        if place in ("tail", "note"):
+            lines[at] = layout.tail(lines[at], text, host.language) if place == "tail" else lines[at] + text
         else:
-            above[at] = layout.indented(text, "" if text.startswith("#") else point.indent)
+            above[at] = self._laid(text, place, host, host.docstrings[at] if place == "docstring" else point.indent)
+
+    def _laid(self, text: str, place: str, host: Stretch, indent: str) -> str:
+        """The lines of a template in the syntax of `host`."""
+        if place == "header":
+            return layout.header(text, host, self._random)
+        if place == "comment":
+            return layout.commented(text, host.language, indent, self._random)
+        return layout.indented(text, "" if text.startswith("#define") else indent)
 
     def _rows(self, kind: str, count: int, room: int) -> list[str]:
         """Rows of a sheet, some of which plant up to `room` things."""

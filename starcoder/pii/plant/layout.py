@@ -3,7 +3,7 @@
 import re
 from random import Random
 
-from starcoder.pii.plant.stretch import Stretch
+from starcoder.pii.plant.stretch import Point, Stretch
 
 # How a comment starts, and ends where it has to: a line each, or a block.
 _COMMENTS = """
@@ -51,7 +51,8 @@ STATEMENTS = {
 SHEETS = ("env", "ini", "yaml", "hosts", "codeowners", "git", "sql", "nginx", "log", "xml", "toml", "csv", "json", "shell")
 """Places whose rows make a file of their own, or the text in a string."""
 
-_CALL = re.compile(r"(?:[a-z]+\.|\w+\(|assert |[a-z_.]+ = [\w.]+\()|\w+\[")
+_CALL = re.compile(r"(?!self\.)[a-z]\w*\.|\w+\(|assert |[a-z_]+ = [\w.]+\(|\w+\[")
+_OF_FILES = re.compile(r"(?i)author|copyright|\(c\)|©|maintain|created by|written by|original|spdx|translation")
 _SAMPLES = ("SAMPLE", "TEXT", "config", "example", "data", "content", "EXPECTED", "raw", "fixture", "document")
 
 
@@ -88,15 +89,22 @@ def sheet(rows: list[str], language: str, indent: str, random: Random) -> str:
     return f"```\n{text}\n```\n"
 
 
-def fits(text: str, place: str, scope: str) -> bool:
-    """Whether a template of `place` can stand in `scope` ("module", "class", "function", "" for comments alone)."""
-    if place == "python" and text.startswith("__"):
-        return scope == "module"
-    if place == "python" and _CALL.match(text):
-        return scope == "function" or (scope == "module" and not text.startswith("self."))
+def fits(text: str, place: str, point: Point) -> bool:
+    """Whether a template of `place` reads well at `point`."""
+    if place in ("header", "docstring", "tail", "note"):
+        return True
+    inside = point.scope == "function"
+    if place == "comment":
+        return not (inside and _OF_FILES.search(text))
+    if not point.statement:
+        return False
+    if place == "python" and (text.startswith("__") or _CALL.match(text)):
+        return point.scope == "module" if text.startswith("__") else point.scope != "class"
+    if place == "python" and text.startswith(("self.", "class ", "def ")):
+        return inside if text.startswith("self.") else not inside
     if place == "c":
-        return scope == "function" or text.startswith(("#", "static", "const", "MODULE"))
-    return bool(scope)
+        return not inside if text.startswith(("#", "MODULE")) else inside or text.startswith(("static", "const"))
+    return place != "js" or not (inside and text.startswith(("import", "module")))
 
 
 def header(text: str, host: Stretch, random: Random) -> str:

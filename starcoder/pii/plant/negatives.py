@@ -240,7 +240,7 @@ train const version = '«version»';
 train const id = '«uuid»';
 train const hash = '«sha1»';
 test let password = prompt('Password');
-test integrity: 'sha512-«image»',
+test const integrity = 'sha512-«image»';
 test const commit = '«hash»';
 test const apiKey = 'YOUR_API_KEY';
 [java]

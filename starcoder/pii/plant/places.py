@@ -346,7 +346,7 @@ test setenv("USER", "«user_example»", 1); /* «name_example», «email_example
 train const password = '«password»';
 train const apiKey = "«key»";
 train const client = new Client({ token: '«key»', host: '«ip»' });
-train author: '«name» <«email»>',
+train const pkg = { author: '«name» <«email»>' };
 train mongoose.connect('mongodb://«user»:«urlpassword»@«host»/«word»');
 train firebase.initializeApp({ apiKey: "«key:google»", projectId: "«word»-«int»" });
 train const users = [{ name: '«name»', email: '«email»' }];

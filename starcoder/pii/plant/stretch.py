@@ -29,12 +29,14 @@ class Point:
     Attributes:
         line: Number of the line.
         indent: The indentation that is needed there.
-        scope: "module", "class" or "function", where known; "" where no statement should stand, only a comment.
+        scope: "module", "class" or "function".
+        statement: Whether a statement reads well there; before a function or an import only a comment does.
     """
 
     line: int
     indent: str
     scope: str
+    statement: bool = True
 
 
 @dataclass(frozen=True)
@@ -145,9 +147,11 @@ class _Places:
         self.starts.add(above)
         if start == end and "#" not in line and not line.endswith((":", "\\", ",")) and len(line) < _SHORT_LINE:
             self.tails.append(end)
+        if isinstance(node, ast.Import | ast.ImportFrom) and above and self._lines[above - 1].strip():
+            return
         while above and _is_comment(self._lines[above - 1], "#") and above - 1 not in self.starts:
             above -= 1
-        self.points.append(Point(above, _indent(line), "" if isinstance(node, _ALONE) else scope))
+        self.points.append(Point(above, _indent(line), scope, not isinstance(node, _ALONE)))
 
 
 def _other(lines: tuple[str, ...], document: Document, first: bool) -> Stretch | None:
@@ -176,7 +180,9 @@ def _starts(words: str, previous: str, language: str) -> bool:
     if language == "json":
         return bool(_ENTRY.match(words)) and previous.endswith(("{", ","))
     if language not in _BRACES:
-        return not previous.endswith(("\\", "&", ",", "("))
+        return not previous.endswith(("\\", "&", ",", "(")) and not words.startswith(("#", "!", "--", "%", ";", "*"))
+    if previous.startswith(("enum", "typedef enum")):
+        return False
     finished = not previous or previous.endswith((";", "{", "}", "*/")) or previous.startswith("#")
     opens = words.startswith(("*", "#", "{", "else", "case", ")", "}", "&", "|", "\\", "//", "/*"))
     return finished and not opens and not previous.endswith("\\")
