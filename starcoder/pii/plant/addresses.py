@@ -25,7 +25,9 @@ def private_v4(random: Random) -> str:
 
 def v6(random: Random) -> str:
     """An IPv6 address, mostly with its zeros compressed."""
-    prefix = random.choice([0x2001 << 16 | 0xDB8, 0x2A01 << 16 | 0x4F8, 0x2607 << 16 | 0xF8B0, 0xFE80 << 16, 0xFD00 << 16])
+    prefix = random.choice(
+        [0x2001 << 16 | 0xDB8, 0x2A01 << 16 | 0x4F8, 0x2607 << 16 | 0xF8B0, 0xFE80 << 16, 0xFD00 << 16]
+    )
     high = prefix << 96 | random.randrange(1 << 16) << 80
     address = IPv6Address(high | random.randrange(1 << random.choice([8, 16, 64])))
     return address.exploded if random.random() < 0.15 else str(address)

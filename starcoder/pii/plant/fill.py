@@ -46,8 +46,29 @@ _NOBODY = {
     "user_example": "username|johndoe|jdoe|foo|your-name|jane_doe|someuser|octocat|user123|exampleuser",
     "email_example": "user|john.doe|jane|me|info|foo|test|bob|admin|you|alice|someone|name",
 }
-_NO_DOMAINS = ("example.com", "example.org", "example.net", "test.com", "foo.com", "domain.com", "localhost.localdomain")
-_SERVICES = ("admin", "root", "postgres", "app", "sa", "test", "guest", "service", "deploy", "readonly", "ubuntu", "mysql")
+_NO_DOMAINS = (
+    "example.com",
+    "example.org",
+    "example.net",
+    "test.com",
+    "foo.com",
+    "domain.com",
+    "localhost.localdomain",
+)
+_SERVICES = (
+    "admin",
+    "root",
+    "postgres",
+    "app",
+    "sa",
+    "test",
+    "guest",
+    "service",
+    "deploy",
+    "readonly",
+    "ubuntu",
+    "mysql",
+)
 _HOSTS = ("api", "www", "db", "git", "mail", "dev", "staging", "registry", "internal", "ci")
 
 
@@ -147,7 +168,9 @@ def _email_example(split: Split, everybody: Pool, random: Random) -> str:
 
 def _date(split: Split, everybody: Pool, random: Random) -> str:
     year, month, day = random.randint(1996, 2024), random.randint(1, 12), random.randint(1, 28)
-    form = random.choice(["{0}-{1:02}-{2:02}", "{0}-{1:02}-{2:02}", "{0}/{1:02}/{2:02}", "{2:02}.{1:02}.{0}", "{2}/{1}/{0}"])
+    form = random.choice(
+        ["{0}-{1:02}-{2:02}", "{0}-{1:02}-{2:02}", "{0}/{1:02}/{2:02}", "{2:02}.{1:02}.{0}", "{2}/{1}/{0}"]
+    )
     return form.format(year, month, day)
 
 
@@ -176,7 +199,9 @@ _FILLERS: dict[str, _Fill] = {
     "pem": lambda split, everybody, random: secrets.pem_body(random),
     "password": _password,
     "urlpassword": _url_password,
-    "id": lambda split, everybody, random: secrets.shaped(random.choice(["<d:12>", "<d:3>-<d:2>-<d:4>", "E<d:6>"]), random),
+    "id": lambda split, everybody, random: secrets.shaped(
+        random.choice(["<d:12>", "<d:3>-<d:2>-<d:4>", "E<d:6>"]), random
+    ),
     "ambiguous": _shaped("<hex:20>"),
     "name_example": _share_of(tuple(_NOBODY["name_example"].split("|"))),
     "user_example": _share_of(tuple(_NOBODY["user_example"].split("|"))),
@@ -205,6 +230,8 @@ _FILLERS: dict[str, _Fill] = {
     "oid": _oid,
     "mac": _shaped("<hex:2>:<hex:2>:<hex:2>:<hex:2>:<hex:2>:<hex:2>"),
     "color": _shaped("<hex:6>"),
-    "ticket": lambda split, everybody, random: f"{random.choice(['JIRA', 'PROJ', 'GH', 'OPS'])}-{random.randrange(10, 9999)}",
+    "ticket": lambda split, everybody, random: (
+        f"{random.choice(['JIRA', 'PROJ', 'GH', 'OPS'])}-{random.randrange(10, 9999)}"
+    ),
     "image": lambda split, everybody, random: "iVBORw0KGgo" + secrets.shaped("<b64:60>", random) + "==",
 }

@@ -153,9 +153,7 @@ class _Planting:
             weights[statement] = 60
         return {place: weight for place, weight in weights.items() if weight}
 
-    def _plant(
-        self, host: Stretch, lines: list[str], above: dict[int, str], places: dict[str, int], room: int
-    ) -> None:
+    def _plant(self, host: Stretch, lines: list[str], above: dict[int, str], places: dict[str, int], room: int) -> None:
         """Put one template into `lines` or above one of them; nowhere when it does not fit there."""
         place = self._random.choices(list(places), list(places.values()))[0]
         template = None if place == "sheet" else self._draw(place, room)

@@ -48,7 +48,22 @@ STATEMENTS = {
 }
 """Language → the place of its statements or entries."""
 
-SHEETS = ("env", "ini", "yaml", "hosts", "codeowners", "git", "sql", "nginx", "log", "xml", "toml", "csv", "json", "shell")
+SHEETS = (
+    "env",
+    "ini",
+    "yaml",
+    "hosts",
+    "codeowners",
+    "git",
+    "sql",
+    "nginx",
+    "log",
+    "xml",
+    "toml",
+    "csv",
+    "json",
+    "shell",
+)
 """Places whose rows make a file of their own, or the text in a string."""
 
 _CALL = re.compile(r"(?!self\.)[a-z]\w*\.|\w+\(|assert |[a-z_]+ = [\w.]+\(|\w+\[")

@@ -15,7 +15,9 @@ _LATIN = """
 en_US 24 en_GB 5 en_IE 2 en_IN 6 en_KE 1 en_PK 2 de_DE 7 fr_FR 5 es_ES 4 es_MX 2 it_IT 3 pt_BR 3 nl_NL 3 cs_CZ 2 sk_SK 1
 sv_SE 3 no_NO 1 fi_FI 2 da_DK 2 tr_TR 2 hu_HU 1 ro_RO 1 hr_HR 1 sl_SI 1 et_EE 1 lv_LV 1 id_ID 2 yo_NG 1 zu_ZA 1 tw_GH 1
 """
-_OTHER = "ru_RU 4 uk_UA 2 bg_BG 1 el_GR 1 zh_CN 4 zh_TW 1 ja_JP 3 ko_KR 2 ar_AA 1 he_IL 1 hi_IN 1 th_TH 1 ta_IN 1 ka_GE 1"
+_OTHER = (
+    "ru_RU 4 uk_UA 2 bg_BG 1 el_GR 1 zh_CN 4 zh_TW 1 ja_JP 3 ko_KR 2 ar_AA 1 he_IL 1 hi_IN 1 th_TH 1 ta_IN 1 ka_GE 1"
+)
 _CHINESE = {"zh_CN", "zh_TW", "ja_JP", "ko_KR"}
 _WORDS = ("de_DE", "fr_FR", "es_ES", "it_IT", "nl_NL", "pl_PL", "cs_CZ", "fil_PH", "la")
 _FOREIGN = 100

@@ -129,24 +129,32 @@ _STYLES: dict[str, tuple[str, Style]] = {
     "capital-digits-symbol": ("both", lambda w, n, r: r.choice(w).capitalize() + _digits(r) + r.choice("!#$*?.")),
     "random-symbols": ("both", lambda w, n, r: shaped(f"<sym:{r.randint(8, 20)}>", r)),
     "random-letters": ("both", lambda w, n, r: shaped(f"<an:{r.randint(6, 16)}>", r)),
-    "weak": ("both", lambda w, n, r: r.choice(["s3cret", "secret", "letmein", "hunter2", "foobar", "test123", "abc123"])),
+    "weak": (
+        "both",
+        lambda w, n, r: r.choice(["s3cret", "secret", "letmein", "hunter2", "foobar", "test123", "abc123"]),
+    ),
     "name-year": ("train", lambda w, n, r: r.choice(n).lower() + str(r.randrange(1950, 2020))),
     "two-words": ("train", lambda w, n, r: r.choice(w).capitalize() + r.choice(w).capitalize() + _digits(r)),
     "word-at": ("train", lambda w, n, r: f"{r.choice(w).capitalize()}_{r.choice(w)}{r.choice('!?#')}"),
     "keyboard": ("train", lambda w, n, r: r.choice(["qwerty", "1q2w3e4r", "asdf1234", "zaq12wsx"]) + _digits(r)),
-    "admin": ("train", lambda w, n, r: r.choice(["admin", "root", "test", "pass", "P@ssw0rd", "Passw0rd"]) + _digits(r)),
+    "admin": (
+        "train",
+        lambda w, n, r: r.choice(["admin", "root", "test", "pass", "P@ssw0rd", "Passw0rd"]) + _digits(r),
+    ),
     "short": ("train", lambda w, n, r: shaped(f"<low:{r.randint(4, 6)}>", r)),
     "word": ("train", lambda w, n, r: r.choice(w)),
     "digits": ("train", lambda w, n, r: shaped(f"<d:{r.randint(4, 8)}>", r)),
     "leet": ("test", lambda w, n, r: r.choice(w).translate(_LEET) + r.choice(["", "!", _digits(r)])),
     "phrase": ("test", lambda w, n, r: _joined(w, r)),
     "season": ("test", lambda w, n, r: r.choice(["Summer", "Winter", "Spring"]) + str(r.randrange(2008, 2025)) + "!"),
-    "symbol-in-word": ("test", lambda w, n, r: r.choice("!$#") + r.choice(n).capitalize() + r.choice("_-.") + _digits(r)),
+    "symbol-in-word": (
+        "test",
+        lambda w, n, r: r.choice("!$#") + r.choice(n).capitalize() + r.choice("_-.") + _digits(r),
+    ),
     "grouped": ("test", lambda w, n, r: shaped("<low:4>-<low:4>-<low:4>", r)),
 }
 STYLES: dict[Split, dict[str, Style]] = {
-    split: {name: style for name, (where, style) in _STYLES.items() if where in ("both", split)}
-    for split in SHAPES
+    split: {name: style for name, (where, style) in _STYLES.items() if where in ("both", split)} for split in SHAPES
 }
 """Split → name → style of a password; some names are in the test alone."""
 
