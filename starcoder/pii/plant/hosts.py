@@ -28,8 +28,9 @@ _TRIES = 2000
 _WIDEST = 400
 
 _RISKY_WORDS = tuple(
-    """«|\r|\f|\v|copyright|©|(c) |author|maintain|contribut|credit|thank|written|courtesy|acknowledg|inspired|based on|reported
-    |suggest|signed|et al|reference|arxiv|isbn|github.|gitlab.|bitbucket|twitter|linkedin|stackoverflow|/home/|/users/|\\users
+    """«|\r|\f|\v|copyright|©|(c) |author|maintain|contribut|credit|thank|written|courtesy|acknowledg|inspired|based on
+    |reported|suggest|signed|et al|reference|arxiv|isbn|github.|gitlab.|bitbucket|twitter|linkedin|stackoverflow|/home/
+    |/users/|\\users
     |-----begin|ssh-rsa|login(|translat|review|proposed|adapted|originally|invented|discover|journal|proceedings|conference
     |algorithm of|method of|(19|(20|mailto|gist.|kudos|courtesy|wrote|patch|devised|professor|university""".replace(
         "\n    ", ""
@@ -98,7 +99,8 @@ class Hosts:
 
     def _too_small(self) -> UserError:
         return UserError(
-            f"{self._corpus} has too little code to plant {self._split} examples in: build a corpus of more repositories"
+            f"{self._corpus} has too little code to plant {self._split} examples in: "
+            "build a corpus of more repositories"
         )
 
 

@@ -7,8 +7,8 @@ from starcoder.pii.plant.stretch import Point, Stretch
 
 # How a comment starts, and ends where it has to: a line each, or a block.
 _COMMENTS = """
-# : python shell yaml ruby perl r makefile dockerfile cmake toml elixir julia powershell tcl tcsh awk coffeescript env ini
-# : hosts codeowners nginx git log csv
+# : python shell yaml ruby perl r makefile dockerfile cmake toml elixir julia powershell tcl tcsh awk coffeescript env
+# : ini hosts codeowners nginx git log csv
 //: c c++ cuda java javascript typescript go rust c-sharp kotlin scala dart groovy glsl php protocol-buffer solidity
 //: thrift zig antlr f-sharp systemverilog
 --: sql lua haskell ada elm vhdl agda idris
@@ -49,24 +49,26 @@ STATEMENTS = {
 """Language → the place of its statements or entries."""
 
 SHEETS = (
-    "env",
-    "ini",
-    "yaml",
-    "hosts",
-    "codeowners",
-    "git",
-    "sql",
-    "nginx",
-    "log",
-    "xml",
-    "toml",
-    "csv",
-    "json",
-    "shell",
+    *("env", "ini", "yaml", "hosts", "codeowners", "git", "sql"),
+    *("nginx", "log", "xml", "toml", "csv", "json", "shell"),
 )
 """Places whose rows make a file of their own, or the text in a string."""
 
-_CALL = re.compile(r"(?!self\.)[a-z]\w*\.|\w+\(|assert |[a-z_]+ = [\w.]+\(|\w+\[")
+# Kind of place → (how a statement starts, the scopes that it is written in); others may stand anywhere.
+_SCOPES = {
+    "python": (
+        (re.compile("__"), "module"),
+        (re.compile(r"self\."), "function"),
+        (re.compile("class |def "), "module class"),
+        (re.compile(r"[a-z]\w*\.|\w+\(|assert |[a-z_]+ = [\w.]+\(|\w+\["), "module function"),
+    ),
+    "c": (
+        (re.compile("#|MODULE"), "module"),
+        (re.compile("static|const"), "module function"),
+        (re.compile(""), "function"),
+    ),
+    "js": ((re.compile("import|module"), "module"),),
+}
 _OF_FILES = re.compile(r"(?i)author|copyright|\(c\)|©|maintain|created by|written by|original|spdx|translation")
 _SAMPLES = ("SAMPLE", "TEXT", "config", "example", "data", "content", "EXPECTED", "raw", "fixture", "document")
 
@@ -108,18 +110,10 @@ def fits(text: str, place: str, point: Point) -> bool:
     """Whether a template of `place` reads well at `point`."""
     if place in ("header", "docstring", "tail", "note"):
         return True
-    inside = point.scope == "function"
     if place == "comment":
-        return not (inside and _OF_FILES.search(text))
-    if not point.statement:
-        return False
-    if place == "python" and (text.startswith("__") or _CALL.match(text)):
-        return point.scope == "module" if text.startswith("__") else point.scope != "class"
-    if place == "python" and text.startswith(("self.", "class ", "def ")):
-        return inside if text.startswith("self.") else not inside
-    if place == "c":
-        return not inside if text.startswith(("#", "MODULE")) else inside or text.startswith(("static", "const"))
-    return place != "js" or not (inside and text.startswith(("import", "module")))
+        return not (point.scope == "function" and _OF_FILES.search(text))
+    pattern, scopes = next(((p, s) for p, s in _SCOPES.get(place, ()) if p.match(text)), (None, ""))
+    return point.statement and (pattern is None or point.scope in scopes)
 
 
 def header(text: str, host: Stretch, random: Random) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from random import Random
 
-from starcoder.pii.plant.sides import Split, fold, share
+from starcoder.pii.plant.sides import Split, fold, listed, share
 
 # Which names, and how often, among a hundred people.
 _LATIN = """
@@ -27,10 +27,13 @@ coder nerd geek byte cyber quantum nova lunar solar storm thunder blaze frost em
 samurai pirate viking titan atlas orion comet nebula mango pickle waffle noodle taco cookie banana pepper ginger mocha
 espresso guitar drummer skater surfer gamer rusty crazy lazy happy silent secret magic mighty tiny super mega ultra
 """
-_FREE_MAIL = ("gmail.com", "outlook.com", "hotmail.com", "yahoo.com", "gmx.de", "web.de", "free.fr", "163.com", "qq.com",
-              "mail.ru", "yandex.ru", "protonmail.com", "icloud.com", "googlemail.com", "me.com", "fastmail.fm")  # fmt: skip
-_ENDINGS = ("com", "com", "com", "org", "net", "io", "de", "fr", "co.uk", "nl", "dev", "co", "ch", "se", "com.br", "in",
-            "jp", "cz", "it", "eu", "us", "com.au", "tech", "ai", "info", "ru", "cn", "pl", "fi", "me", "ca")  # fmt: skip
+_FREE_MAIL = listed("""
+    gmail.com|outlook.com|hotmail.com|yahoo.com|gmx.de|web.de|free.fr|163.com|qq.com|mail.ru|yandex.ru|protonmail.com
+    |icloud.com|googlemail.com|me.com|fastmail.fm
+""")
+_ENDINGS = listed("""
+    com|com|com|org|net|io|de|fr|co.uk|nl|dev|co|ch|se|com.br|in|jp|cz|it|eu|us|com.au|tech|ai|info|ru|cn|pl|fi|me|ca
+""")
 _LETTER = re.compile(r"[A-Za-z]+")
 
 
@@ -199,11 +202,12 @@ def domain(words: Sequence[str], random: Random) -> str:
 def email(someone: Person, words: Sequence[str], random: Random) -> str:
     """An address of `someone`."""
     first, last = _plain(someone.first), _plain(someone.last)
-    local = random.choice(
-        [f"{first}.{last}", f"{first}.{last}", first[0] + last, first, last, f"{first}_{last}", first + last[0],
-         f"{last}.{first}", first + last, someone.handle.lower(), someone.handle.lower(), f"{first}-{last}",
-         f"{first[0]}.{last}", f"{first}+{random.choice(words)}", f"{last}{random.randrange(100)}", random.choice(words)]
-    )  # fmt: skip
+    forms = (
+        *(f"{first}.{last}", f"{first}.{last}", first[0] + last, first, last, f"{first}_{last}", first + last[0]),
+        *(f"{last}.{first}", first + last, f"{first}-{last}", f"{first[0]}.{last}", f"{first}+{random.choice(words)}"),
+        *(someone.handle.lower(), someone.handle.lower(), f"{last}{random.randrange(100)}", random.choice(words)),
+    )
+    local = random.choice(forms)
     if random.random() < 0.04:
         return f"{random.randrange(10**5, 10**8)}+{someone.handle}@users.noreply.github.com"
     if random.random() < 0.06:

@@ -54,7 +54,7 @@ train Portions (c) «year» «name_license» <«email_license»>
 train Copyright «year» «name_license»
 train contact «email» or «email2» for access
 train «name» says the limit is «int»
-train debug only, John Doe's account: «id»
+train debug only, «name_example»'s account: «id»
 train (see the mail of «name_example», «email_example»)
 train @«user_example» is a placeholder
 train the password for the demo db is «password»
@@ -108,9 +108,14 @@ test like @«user_example» would
 test request id was «ambiguous»
 [header]
 train Copyright (c) «year» «name_license»
-train Copyright (C) «year»-«year» «name_license» <«email_license»>¶¶Licensed under the Apache License, Version 2.0 (the "License");¶you may not use this file except in compliance with the License.
-train Copyright «year» «name_license». All rights reserved.¶Use of this source code is governed by a BSD-style license.
-train «word».«word» - «word» «word» support¶¶Copyright (c) «year», «name_license» («email_license»)¶¶This program is free software: you can redistribute it and/or modify it¶under the terms of the GNU General Public License.
+train Copyright (C) «year»-«year» «name_license» <«email_license»>
+      ¶¶Licensed under the Apache License, Version 2.0 (the "License");
+      ¶you may not use this file except in compliance with the License.
+train Copyright «year» «name_license». All rights reserved.
+      ¶Use of this source code is governed by a BSD-style license.
+train «word».«word» - «word» «word» support¶¶Copyright (c) «year», «name_license» («email_license»)
+      ¶¶This program is free software: you can redistribute it and/or modify it
+      ¶under the terms of the GNU General Public License.
 train Author:  «name» <«email»>¶Date:    «date»¶Purpose: «word» «word»
 train (c) «year» by «name_license»¶SPDX-License-Identifier: MIT
 train Copyright «year» «user_license»¶MIT License
@@ -120,11 +125,14 @@ train Copyright (c) «year» «name_license», «name_license2» and contributor
 train Originally by «name» <«email»>, «year».¶Modified by «name2» <«email2»>
 test Copyright © «year» «name_license»¶Released under the MIT license.
 test Copyright, «year», «name_license» <«email_license»>
-test Copyright (c) «year» «name_license» [«email_license»]¶¶Permission is hereby granted, free of charge, to any person obtaining a copy¶of this software and associated documentation files.
+test Copyright (c) «year» «name_license» [«email_license»]
+      ¶¶Permission is hereby granted, free of charge, to any person obtaining a copy
+      ¶of this software and associated documentation files.
 test SPDX-FileCopyrightText: «year» «name_license» <«email_license»>¶SPDX-License-Identifier: Apache-2.0
 test All code in this module is (C) «name_license» «year»; see LICENSE.
 test Copyright «year» by @«user_license»
-test ------------------------------------¶ Name:     «word»¶ Author:   «name»¶ Created:  «date»¶ Licence:  GPL¶------------------------------------
+test ------------------------------------¶ Name:     «word»¶ Author:   «name»¶ Created:  «date»¶ Licence:  GPL
+      ¶------------------------------------
 test Project «word», written in «year» by «name»¶Contact: «email»
 test @file¶@author «name» («user»)¶@date «date»
 test Portions copyright «year» «name_license»; portions copyright «year» «name_license2»

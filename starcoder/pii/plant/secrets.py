@@ -77,9 +77,9 @@ SHAPES: dict[Split, dict[str, str]] = {"train": {}, "test": {}}
 """Split → name → shape of a key; some names are in the test alone."""
 for _row in _SHAPES.strip().splitlines():
     _side, _name, _shape = _row.split(" ", 2)
-    for _split in SHAPES:
+    for _split, _shapes in SHAPES.items():
         if _side in ("both", _split):
-            SHAPES[_split][_name] = _shape
+            _shapes[_name] = _shape
 
 
 def shaped(shape: str, random: Random) -> str:

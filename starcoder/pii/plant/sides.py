@@ -10,6 +10,11 @@ Split = Literal["train", "test"]
 _TEST_TENTHS = 3
 
 
+def listed(text: str) -> tuple[str, ...]:
+    """The items of a table whose items are separated by | and whose lines may start with blanks."""
+    return tuple(item.strip(" \n") for item in text.split("|"))
+
+
 def fold(text: str) -> str:
     """`text` in lower case and without accents, so that "José" and "jose" are one."""
     plain = unicodedata.normalize("NFKD", text.casefold())

@@ -19,7 +19,7 @@ _SCOPES: dict[type[ast.AST], str] = {
     ast.FunctionDef: "function",
     ast.AsyncFunctionDef: "function",
 }
-_BRACES = frozenset("c c++ cuda java javascript typescript c-sharp go rust php dart css scala kotlin glsl".split())
+_BRACES = {"c", "c++", "cuda", "java", "javascript", "typescript", "c-sharp", "go", "rust", "php", "dart", "css"}
 
 
 @dataclass(frozen=True)
