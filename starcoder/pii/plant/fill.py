@@ -12,7 +12,7 @@ from starcoder.pii.entity import Entity
 from starcoder.pii.plant import addresses, people, secrets
 from starcoder.pii.plant.negatives import COMPANIES, TERMS
 from starcoder.pii.plant.people import Person, Pool
-from starcoder.pii.plant.sides import Split, share
+from starcoder.pii.plant.sides import Split, listed, share
 
 SLOT = re.compile(r"«(md5|sha1|sha256|[A-Za-z_]+)(\d*)(?::([\w-]+))?(?:@(\d+))?»")
 _PLANTED = {
@@ -55,6 +55,19 @@ _NO_DOMAINS = (
     "domain.com",
     "localhost.localdomain",
 )
+# What variables that hold something are called.
+_KEY_NAMES = listed("""
+    api_key|apikey|auth_token|access_token|secret|client_secret|secret_key|app_secret|token|bearer|bot_token|private_token
+    |oauth_token|webhook_secret|signing_key|encryption_key|license_key|session_secret|jwt_secret|service_key|user_token
+""")
+_PASSWORD_NAMES = listed("""
+    password|passwd|pwd|passwort|db_password|db_pass|smtp_password|admin_password|user_pass|login_pw|root_password|pass_
+    |passphrase|wifi_password|ftp_pass|test_password|default_pwd|pw|sudo_password|vpn_password|mot_de_passe|clave|senha
+""")
+_HOST_NAMES = listed("""
+    host|server|server_ip|master|gateway|remote|bind_address|peer|upstream|ip|ip_addr|address|broker|nameserver|proxy|addr
+    |target|node|db_host|listen|dns|controller|endpoint
+""")
 _SERVICES = (
     "admin",
     "root",
@@ -207,6 +220,12 @@ _FILLERS: dict[str, _Fill] = {
     "user_example": _share_of(tuple(_NOBODY["user_example"].split("|"))),
     "email_example": _email_example,
     "word": _word,
+    "keyvar": _share_of(_KEY_NAMES),
+    "KEYVAR": lambda split, everybody, random: random.choice(share(_KEY_NAMES, split)).upper(),
+    "passvar": _share_of(_PASSWORD_NAMES),
+    "PASSVAR": lambda split, everybody, random: random.choice(share(_PASSWORD_NAMES, split)).upper(),
+    "hostvar": _share_of(_HOST_NAMES),
+    "HOSTVAR": lambda split, everybody, random: random.choice(share(_HOST_NAMES, split)).upper(),
     "Word": lambda split, everybody, random: _word(split, everybody, random).capitalize(),
     "WORD": lambda split, everybody, random: _word(split, everybody, random).upper(),
     "host": _host,

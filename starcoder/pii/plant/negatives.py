@@ -5,6 +5,12 @@ from starcoder.pii.plant.table import parse
 
 NEGATIVES = parse("""
 [comment]
+train «passvar» must not be empty
+train «keyvar»=XXXX
+train «hostvar» is resolved lazily
+test «keyvar» expires after «int» s
+test the «passvar» comes from a prompt
+test «KEYVAR»=<your «word» here>
 train New in version «version».
 train See section «digit».«digit».«digit».«digit» of the spec.
 train sha1: «sha1»
@@ -123,6 +129,23 @@ test >>> uuid()¶'«uuid»'
 test >>> digest¶'«sha256»'
 test See also «Word»«Word» and «term».
 [python]
+train «keyvar» = os.environ["«KEYVAR»"]
+train «passvar» = getpass()
+train «passvar»: str | None = None
+train «KEYVAR» = "«word»_«word»"
+train «hostvar» = "«host»"
+train «hostvar» = "localhost"
+train headers = {"X-«Word»": «keyvar»}
+train self.«passvar» = «passvar»
+train assert "«passvar»" not in data
+test «keyvar» = config["«word»"]["«keyvar»"]
+test «passvar» = prompt("«passvar»: ")
+test «PASSVAR» = os.getenv("«PASSVAR»", "")
+test «keyvar» = "<«keyvar»>"
+test «hostvar» = '«host»'
+test «HOSTVAR» = "0x«hash»"
+test self.«keyvar» = kwargs.pop("«keyvar»")
+test log.warning("no «passvar» given")
 train password = getpass("Password: ")
 train password: str = ""
 train password = os.environ["DB_PASSWORD"]
@@ -218,6 +241,10 @@ test cache_key = "«word»:«word»:«int»"
 test base = "https://«host»/«word»?page=«int»"
 test region = "us-east-«digit»"
 [c]
+train const char *«keyvar» = getenv("«KEYVAR»");
+train char «passvar»[64] = "";
+test static const char *«hostvar» = "«host»";
+test const char *«passvar» = argv[1];
 train #define VERSION "«version»"
 train #define GIT_SHA "«sha1»"
 train const char *password = getenv("PASSWORD");

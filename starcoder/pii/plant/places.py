@@ -2,13 +2,37 @@
 
 A row is its split and a template under the kind of place it is for; ¶ is a line break. «slots» are filled by
 `starcoder.pii.plant.fill`; a digit tells people apart («name2», «email2»), and what follows a colon names one shape of
-a key. No wording is in both splits, and both have rows for every place and label.
+a key. No wording is in both splits, though bare syntax may be; both have rows for every place and label.
 """
 
 from starcoder.pii.plant.table import parse
 
 PLACES = parse("""
 [comment]
+train «keyvar»: «key»
+train old «keyvar» was «key»
+train «passvar» = "«password»"
+train the «word» account uses «user» and «password»
+train FIXME remove before release: «keyvar»=«key»
+train curl -H "Authorization: token «key»" https://«host»/«word»
+train works with «key» but not with «key»
+train su - «user» (pw «password»)
+train mongodb://«account»:«urlpassword»@«ip»/«word»
+train aws: «key:aws-id» / «key:aws-secret»
+train «name», «email», «date»
+train «name» («user»)
+train Copyright (C) «year» by «name_license» and others
+train mount //«ip»/«word» as «user»
+test do not commit: «keyvar» «key»
+test my «keyvar» is "«key»"
+test «passvar»: «password» («user»)
+test amqp://«user»:«urlpassword»@«host»:5672/
+test if it asks, type «password»
+test Authorization: Bearer «key»
+test set «KEYVAR» to «key» on the runner
+test «hostvar» = «ip»
+test «name» <«email»>, «year»-
+test git clone https://«key»@«host»/«user»/«word»
 train Author: «name» <«email»>
 train Author: «name»
 train @author «name»
@@ -209,6 +233,42 @@ test >>> parse("«email»")¶('«email»',)
 test Written by «name» in «year», who can be reached at «email».
 test >>> greet("«name_example»", to="«email_example»")
 [python]
+train «keyvar» = "«key»"
+train «KEYVAR» = "«key»"
+train «word»_«keyvar» = "«key»"
+train self.«keyvar» = "«key»"
+train config = {"«keyvar»": "«key»", "«word»": «int»}
+train os.environ.setdefault("«KEYVAR»", "«key»")
+train «passvar» = "«password»"
+train «PASSVAR» = "«password»"
+train settings["«passvar»"] = "«password»"
+train options = {"user": "«user»", "«passvar»": "«password»"}
+train run("«word»", «passvar»="«password»")
+train run(["«word»", "--«word»", "«password»"], env={"«PASSVAR»": "«password»"})
+train assert check_password("«password»", hashed)
+train «hostvar» = "«ip»"
+train «HOSTVAR» = "«ip»"
+train config.«hostvar» = "«ip»"
+train network = ip_network("«ip»/24", strict=False)
+train assert resolve("«host»") == "«ip»"
+train «word»_owner = "«name»"
+train def connect(«hostvar»="«ip»", port=«port»): ...
+test «keyvar» = '«key»'  # «word»
+test «KEYVAR» = b"«key»"
+test conf.set("«word»", "«keyvar»", "«key»")
+test data["«keyvar»"] = "«key»"
+test client = Session(«keyvar»="«key»", region="us-east-1")
+test «passvar» = '«password»'
+test «PASSVAR» = b"«password»"
+test conn = Connection("«host»", «passvar»="«password»")
+test child.sendline("«password»")
+test user.set_password("«password»")
+test «hostvar» = '«ip»'
+test «HOSTVAR» = b"«ip»"
+test addresses = [ip_address("«ip»"), ip_address("«ip2»")]
+test headers["X-Forwarded-For"] = "«ip», «ip2»"
+test manager = '«email»'
+test mentor = u"«name»"
 train __author__ = "«name»"
 train __author__ = "«name» <«email»>"
 train __email__ = "«email»"
@@ -322,6 +382,19 @@ test owners = {"«word»": "@«user»", "«word»": "@«user2»"}
 test author = {"name": "«name»", "url": "https://twitter.com/«user»"}
 test data = ["«name»", «int», "«ip»"]
 [c]
+train const char *«keyvar» = "«key»";
+train static const char *«passvar» = "«password»";
+train #define «PASSVAR» "«password»"
+train #define «KEYVAR» "«key»"
+train const char *«hostvar» = "«ip»";
+train connect_to("«ip»", «port», "«user»", "«password»");
+train client.setServer("«ip»", «port»);
+test #define «KEYVAR»  "«key»" /* «word» */
+test static const char «passvar»[] = "«password»";
+test static char «keyvar»[] = "«key»";
+test std::string «hostvar»("«ip»");
+test WiFi.begin("«word»", "«password»");
+test client.authenticate("«user»", "«password»");
 train #define AUTHOR "«name»"
 train #define DEFAULT_PASSWORD "«password»"
 train #define API_KEY "«key»"
@@ -351,6 +424,10 @@ test assert(strcmp(owner, "«user»") == 0);
 test fputs("Written by «name».\\n", stdout);
 test setenv("USER", "«user_example»", 1); /* «name_example», «email_example» */
 [js]
+train const «keyvar» = '«key»';
+train const config = { «passvar»: '«password»', «hostvar»: '«ip»' };
+test let «keyvar» = "«key»";
+test var options = { «passvar»: "«password»", «hostvar»: "«ip»" };
 train const password = '«password»';
 train const apiKey = "«key»";
 train const client = new Client({ token: '«key»', host: '«ip»' });
@@ -368,6 +445,9 @@ test module.exports.author = { name: "«name»", email: "«email»" };
 test cy.login('«user»', '«password»');
 test const demo = { name: '«name_example»', email: '«email_example»' };
 [java]
+train private String «passvar» = "«password»";
+test final String «keyvar» = "«key»";
+test client.connect("«ip»", «port»);
 train private static final String PASSWORD = "«password»";
 train String apiKey = "«key»";
 train String url = "jdbc:mysql://«ip»:3306/«word»?user=«account»&password=«urlpassword»";
@@ -381,6 +461,10 @@ test mail.addTo("«email»");
 test login("«user»", "«password»");
 test assertEquals("«name_example»", owner("«email_example»"));
 [shell]
+train «KEYVAR»=«key»
+train export «PASSVAR»='«password»'
+test «HOSTVAR»=«ip»
+test export «KEYVAR»="«key»"
 train export AWS_SECRET_ACCESS_KEY=«key:aws-secret»
 train export DB_PASSWORD="«password»"
 train DB_PASS=«password»
@@ -409,6 +493,12 @@ test npm config set //registry.npmjs.org/:_authToken «key»
 test chown -R «user»:«user» /srv/«word»
 test ADMIN="«name_example»" MAIL="«email_example»"
 [json]
+train "«keyvar»": "«key»",
+train "«passvar»": "«password»",
+train "«hostvar»": "«ip»",
+test "«passvar»" : "«password»",
+test "«keyvar»" : "«key»",
+test "«hostvar»" : "«ip»",
 train "author": "«name» <«email»>",
 train "author": {"name": "«name»", "email": "«email»"},
 train "maintainers": [{"name": "«user»", "email": "«email»"}],
@@ -429,6 +519,10 @@ test "servers": ["«ip»", "«ip2»"],
 test "reviewer": "«name»",
 test "sample": "«name_example», «email_example»",
 [yaml]
+train «keyvar»: "«key»"
+train «passvar»: «password»
+test «keyvar»: '«key»'
+test «hostvar»: "«ip»"
 train password: «password»
 train password: "«password»"
 train api_key: «key»
@@ -448,6 +542,10 @@ test ansible_user: «user»
 test contact: «name», «email»
 test owner: «name_example» <«email_example»>
 [env]
+train «KEYVAR»=«key»
+train «PASSVAR»=«password»
+test «WORD»_«KEYVAR»=«key»
+test «WORD»_«PASSVAR»="«password»"
 train SECRET_KEY=«key»
 train «WORD»_API_KEY=«key»
 train MAIL_USERNAME=«email»
@@ -468,6 +566,10 @@ test OWNER=«user»
 test OWNER_NAME='«name»'
 test SAMPLE="«name_example» <«email_example»>"
 [ini]
+train «keyvar» = «key»
+train «passvar»: «password»
+test «passvar»=«password»
+test «keyvar»: «key»
 train password = «password»
 train user = «user»
 train author = «name»

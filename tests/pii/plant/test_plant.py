@@ -213,8 +213,8 @@ def test_no_template_is_in_both_splits_and_both_have_all_places_and_labels() -> 
             assert rows["train"]
             assert rows["test"]
             wording = {split: {re.sub(SLOT, "«»", text).lower().strip() for text in rows[split]} for split in SPLITS}
-            # A row that is a lone slot has no wording to remember.
-            assert not {text for text in wording["train"] & wording["test"] if text.strip("«»# ,;|'\"-()[]{}")}
+            # What is only slots and punctuation has no wording to remember.
+            assert not {text for text in wording["train"] & wording["test"] if re.search("[a-z]", text)}
     for rows in PLACES.values():
         assert all(map(labels_of, rows["train"] + rows["test"]))
     for rows in NEGATIVES.values():
