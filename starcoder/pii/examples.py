@@ -97,7 +97,7 @@ def _example(place: str, row: Mapping[str, Any]) -> Example:
 
 def _fragment(fragment: Mapping[str, Any]) -> Entity:
     start, end = fragment["position"]
-    return Entity(int(start), int(end), fragment["category"])
+    return Entity(int(start), int(end), fragment["category"], float(fragment.get("score", 1.0)))
 
 
 def _row(example: Example) -> dict[str, Any]:

@@ -1,0 +1,213 @@
+"""Fine-tuning a token classifier (paper §4.2): its values, and the run of Lightning's trainer."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tokenizers
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from starcoder.errors import UserError
+from starcoder.pii.examples import Example
+from starcoder.pii.ner import NerDetector
+from starcoder.pii.tagger import Chunks, Row, StarPII, collate
+
+_SECONDS_BETWEEN_LINES = 30.0
+_TEXTS_TOGETHER = 64
+
+Epochs = Callable[[int], Sequence[Example]]
+"""The examples of an epoch by its number."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a classifier is trained; for the values of the paper see recipes/pii/starpii.yaml.
+
+    Attributes:
+        max_epochs: Most passes over the examples.
+        chunk: Most tokens of a sample; chunks of a text do not overlap.
+        batch_size: Samples of an optimizer step, on all devices together.
+        learning_rate: Peak of AdamW's schedule, a cosine to 0.
+        warmup_steps: Optimizer steps of linear warm-up.
+        weight_decay: AdamW's, on matrices alone.
+        eval_every: Optimizer steps between two measurements of F1, by which the best weights are chosen and training
+            ends early; the last weights are taken, unmeasured, when not given.
+        patience: Measurements without progress after which training ends.
+        threshold: Progress of F1 below this is none.
+
+    Raises:
+        UserError: one of them cannot be.
+    """
+
+    max_epochs: int = 1000
+    chunk: int = 128
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    warmup_steps: int = 50
+    weight_decay: float = 0.01
+    eval_every: int | None = None
+    patience: int = 15
+    threshold: float = 0.01
+
+    def __post_init__(self) -> None:
+        least = {"max_epochs": 1, "chunk": 1, "batch_size": 1, "warmup_steps": 0, "weight_decay": 0, "patience": 1}
+        wrong = [
+            f"{name} is {getattr(self, name)}, below {low}" for name, low in least.items() if getattr(self, name) < low
+        ]
+        if not self.learning_rate > 0:
+            wrong.append(f"learning_rate is {self.learning_rate}, not above 0")
+        if self.eval_every is not None and self.eval_every < 1:
+            wrong.append(f"eval_every is {self.eval_every}, below 1")
+        if wrong:
+            raise UserError("tuning: " + "; ".join(wrong))
+
+
+class ExampleData(LightningDataModule):
+    """Chunks of the examples of each epoch, and whole examples to measure with.
+
+    Args:
+        tokenizer: The encoder's.
+        epochs: The examples of an epoch.
+        held_out: Examples to measure F1 with.
+        chunk: Most tokens of a sample.
+        batch_size: Samples a batch.
+        seed: What order and cuts are a function of.
+    """
+
+    def __init__(
+        self,
+        tokenizer: tokenizers.Tokenizer,
+        epochs: Epochs,
+        held_out: Sequence[Example],
+        chunk: int,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self._tokenizer, self._epochs, self._held_out = tokenizer, epochs, held_out
+        self._chunk, self._batch_size, self._seed = chunk, batch_size, seed
+
+    def train_dataloader(self) -> DataLoader[Row]:
+        """Batches of `collate`, shuffled; chunks begin elsewhere in every epoch."""
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        rng = np.random.default_rng([self._seed, epoch])
+        rows = Chunks(self._epochs(epoch), self._tokenizer, self._chunk, rng)
+        if not len(rows):
+            raise UserError("there is nothing to train on: the examples have no text")
+        return DataLoader(rows, self._batch_size, shuffle=True, collate_fn=collate)
+
+    def val_dataloader(self) -> DataLoader[Example]:
+        """Lists of examples."""
+        return DataLoader(self._held_out, _TEXTS_TOGETHER, collate_fn=list)  # type: ignore[arg-type]
+
+
+class Progress(Callback):
+    """Knows how much of a run is over, ends it when its time is, and says now and then how it goes.
+
+    Args:
+        minutes: Time of the run; as long as its steps take when not given.
+    """
+
+    def __init__(self, minutes: float | None) -> None:
+        self._seconds = minutes * 60 if minutes else float("inf")
+        self._began = self._said = time.monotonic()
+        self.share = 0.0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Any, batch_idx: int
+    ) -> None:
+        """Look at the clock; all processes at the first one's, so that they end together."""
+        now = time.monotonic()
+        share = max((now - self._began) / self._seconds, trainer.global_step / trainer.estimated_stepping_batches)
+        self.share = trainer.strategy.broadcast(share)
+        if self.share >= 1:
+            trainer.should_stop = True
+        if trainer.is_global_zero and now - self._said > _SECONDS_BETWEEN_LINES:
+            self._said = now
+            loss = float(trainer.callback_metrics["train_loss"])
+            print(f"step {trainer.global_step:>6}  loss {loss:.4f}  {self.share:.0%}", flush=True)
+
+
+class Best(Callback):
+    """Keeps the weights whose `val_f1` is the highest, and puts them back when training is over."""
+
+    def __init__(self) -> None:
+        self._f1, self._weights = -1.0, dict[str, Tensor]()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare."""
+        f1 = float(trainer.callback_metrics["val_f1"])
+        if trainer.is_global_zero:
+            print(f"step {trainer.global_step:>6}  F1 {f1:.4f}", flush=True)
+        if f1 > self._f1:
+            self._f1 = f1
+            self._weights = {name: value.cpu().clone() for name, value in pl_module.state_dict().items()}
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put them back."""
+        if self._weights:
+            pl_module.load_state_dict(self._weights)
+
+
+def finetune(
+    detector: NerDetector,
+    epochs: Epochs,
+    held_out: Sequence[Example],
+    tuning: Tuning,
+    minutes: float | None = None,
+    accelerator: str = "auto",
+    devices: int = 1,
+    seed: int = 1234,
+) -> None:
+    """Train a detector's model in place.
+
+    Args:
+        detector: Holds the model; its window and overlap are those of the measurements.
+        epochs: The examples of an epoch.
+        held_out: Examples to measure F1 with.
+        tuning: How.
+        minutes: Most time to train.
+        accelerator: `cpu`, `cuda` or `auto`.
+        devices: Processes that train together.
+        seed: What order and cuts are a function of.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C, once the trainer has shut down.
+    """
+    progress = Progress(minutes)
+    measured: dict[str, Any] = {"limit_val_batches": 0}
+    callbacks: list[Callback] = [progress]
+    if tuning.eval_every is not None:
+        measured = {"val_check_interval": tuning.eval_every, "check_val_every_n_epoch": None}
+        callbacks += [Best(), EarlyStopping("val_f1", tuning.threshold, tuning.patience, mode="max")]
+    trainer = Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        precision="32-true" if accelerator == "cpu" else "bf16-mixed",
+        max_epochs=tuning.max_epochs,
+        gradient_clip_val=1.0,
+        callbacks=callbacks,
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **measured,
+    )
+    data = ExampleData(detector.tokenizer, epochs, held_out, tuning.chunk, tuning.batch_size // devices, seed)
+    module = StarPII(detector, tuning.learning_rate, tuning.warmup_steps, tuning.weight_decay, lambda: progress.share)
+    detector.model.train()
+    try:
+        trainer.fit(module, data)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # the trainer turns Ctrl-C into exit code 1
+            raise KeyboardInterrupt from None
+        raise
+    detector.model.eval()

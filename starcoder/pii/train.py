@@ -1,0 +1,163 @@
+"""`starcoder pii train`: StarPII on labelled texts (paper §4.2), or on what is planted into the code of a corpus."""
+
+import json
+import logging
+import math
+import shutil
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+from lightning import seed_everything
+
+from starcoder.errors import UserError
+from starcoder.pii.examples import Example, read_examples
+from starcoder.pii.finetuning import Epochs, Tuning, finetune
+from starcoder.pii.matching import Scores, score_all
+from starcoder.pii.ner import NerDetector, find_device, read_tokenizer
+from starcoder.pii.pseudo import filtered
+from starcoder.pii.tagger import new_classifier
+from starcoder.release.folder import local_folder
+from starcoder.storage import atomic_folder, check_replaceable
+
+MARKER = "config.json"
+SCORES = "scores.json"
+_HELD_OUT = 10  # one example in so many
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
+
+
+def train(
+    data: Path | None = None,
+    test: Path | None = None,
+    corpus: Path = Path("build/smoke/corpus"),
+    count: int = 3000,
+    encoder: str = "build/pii/starencoder",
+    pseudo_labels: list[Path] | None = None,
+    output: Path = Path("build/pii/starpii"),
+    minutes: float | None = 8.0,
+    device: str = "auto",
+    devices: int = 1,
+    tuning: Tuning = Tuning(),  # noqa: B008 - frozen
+    seed: int = 1234,
+) -> None:
+    """Train a tagger of tokens on an encoder, write its folder, and print how good it is on examples held out.
+
+    Args:
+        data: labelled texts, in parquet or JSON lines with the columns of bigcode/bigcode-pii-dataset; without them,
+            people and secrets that nobody owns are planted into the code of `corpus`, anew in every epoch.
+        test: labelled texts to measure it with; a tenth of `data`, or what is planted into other code, when not given.
+        corpus: folder of a corpus, for what is planted.
+        count: examples to plant for an epoch; a tenth as many to measure with.
+        encoder: folder or Hub repository of the pretrained encoder, such as bigcode/starencoder.
+        pseudo_labels: labels that a model gave with a score; what is sure enough of them is trained on first.
+        output: folder to write, which `starcoder pii scan --model` and transformers read.
+        minutes: most time to train; with pseudo-labels, half of it on them.
+        device: `cpu`, `cuda`, or `auto`, a GPU when there is one.
+        devices: processes that train together, a GPU each.
+        tuning: how it is trained.
+        seed: what planting, order and dropout are a function of.
+
+    Raises:
+        UserError: a file, the encoder or the corpus cannot be read, or a number cannot be.
+    """
+    _check(minutes, devices, count, tuning)
+    check_replaceable(output.resolve(), MARKER)
+    _quiet()
+    seed_everything(seed, verbose=False)
+    accelerator = find_device(device).type
+    pseudo = [example for file in pseudo_labels or () for example in filtered(read_examples(file))]
+    epochs, held_out = _planted(corpus, count, seed) if data is None else _labelled(data, seed)
+    held_out = held_out if test is None else read_examples(test)
+    detector = _detector(encoder, tuning)
+    stages: list[Epochs] = [lambda _: pseudo, epochs] if pseudo else [epochs]
+    for stage in stages:
+        share = minutes / len(stages) if minutes else None
+        finetune(detector, stage, held_out, tuning, share, accelerator, devices, seed)
+    scores = measure(detector, held_out)
+    with atomic_folder(output, MARKER) as partial:
+        save(detector, local_folder(encoder), partial)
+        (partial / SCORES).write_text(json.dumps(_numbers(scores), indent=2) + "\n")
+    print(f"{len(held_out)} examples that it has not seen:\n{table(scores)}\nwritten: {output}")
+
+
+def measure(detector: NerDetector, examples: Sequence[Example]) -> Scores:
+    """How good a detector is on examples."""
+    return score_all(examples, detector.detect_all([example.text for example in examples]))
+
+
+def table(scores: Scores) -> str:
+    """A line a label: how many there are, precision, recall and F1 in percent."""
+    lines = [f"{'':<11}{'entities':>9}{'precision':>11}{'recall':>8}{'F1':>8}"]
+    for label, score in [*scores.by_label.items(), ("all", scores.total)]:
+        measures = (score.precision, score.recall, score.f1)
+        lines.append(
+            f"{label:<11}{score.hits + score.missed:>9}"
+            + "".join(f"{100 * value:>{width}.1f}" for value, width in zip(measures, (11, 8, 8), strict=True))
+        )
+    return "\n".join(lines)
+
+
+def save(detector: NerDetector, encoder: Path, folder: Path) -> None:
+    """Write the model and its encoder's tokenizer as a folder that transformers reads."""
+    detector.model.save_pretrained(folder)
+    for name in _TOKENIZER_FILES:
+        if (encoder / name).is_file():
+            shutil.copyfile(encoder / name, folder / name)
+
+
+def _check(minutes: float | None, devices: int, count: int, tuning: Tuning) -> None:
+    wrong = {
+        f"minutes is {minutes}, no length of time": minutes is not None and not 0 < minutes < math.inf,
+        f"devices is {devices}, below 1": devices < 1,
+        f"count is {count}, below {_HELD_OUT}": count < _HELD_OUT,
+        f"{tuning.batch_size} samples cannot be shared out to {devices} devices": tuning.batch_size % max(1, devices),
+    }
+    if any(wrong.values()):
+        raise UserError("; ".join(problem for problem, holds in wrong.items() if holds))
+
+
+def _detector(encoder: str, tuning: Tuning) -> NerDetector:
+    """A detector with a new classifier, which measures with windows as long as the samples that it learns from."""
+    try:
+        detector = NerDetector(
+            new_classifier(encoder), read_tokenizer(local_folder(encoder)), tuning.chunk, tuning.chunk // 2
+        )
+    except UserError as error:
+        raise UserError(f"{encoder}: {error}") from None
+    if tuning.chunk > detector.window:
+        raise UserError(f"tuning.chunk is {tuning.chunk}, but {encoder} sees {detector.window} tokens at once")
+    return detector
+
+
+def _planted(corpus: Path, count: int, seed: int) -> tuple[Epochs, list[Example]]:
+    """Examples that are planted anew for every epoch, and others to measure with."""
+    from starcoder.pii.plant.generate import generate
+
+    held_out = list(generate(corpus, "test", count // _HELD_OUT, seed))
+    return lambda epoch: list(generate(corpus, "train", count, seed + epoch)), held_out
+
+
+def _labelled(data: Path, seed: int) -> tuple[Epochs, list[Example]]:
+    """The examples of a file, and a tenth of them that is held out."""
+    examples = read_examples(data)
+    Random(seed).shuffle(examples)
+    held_out, rest = examples[::_HELD_OUT], [e for i, e in enumerate(examples) if i % _HELD_OUT]
+    if not rest:
+        raise UserError(f"{data} has {len(examples)} examples, too few to train on")
+    return lambda _: rest, held_out
+
+
+def _numbers(scores: Scores) -> dict[str, dict[str, float]]:
+    return {
+        label: {"hits": s.hits, "extra": s.extra, "missed": s.missed, "f1": round(s.f1, 4)}
+        for label, s in scores.by_label.items()
+    }
+
+
+def _quiet() -> None:
+    """Leave out what Lightning and transformers say of every run."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for harmless in ("The 'train_dataloader' does not have many workers", "The 'val_dataloader' does not have many"):
+        warnings.filterwarnings("ignore", message=harmless)
