@@ -73,4 +73,5 @@ def tag(tokens: Tokens, fragments: Iterable[Entity]) -> NDArray[np.int64]:
 def chunks(length: int, size: int, offset: int = 0) -> Iterator[slice]:
     """Cut `length` tokens into chunks of `size` that do not overlap; the first may be the rest of `offset` tokens."""
     for start in range(-(-offset % size), length, size):
-        yield slice(max(0, start), min(start + size, length))
+        if (part := slice(max(0, start), min(start + size, length))).start < part.stop:
+            yield part

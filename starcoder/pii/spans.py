@@ -58,8 +58,9 @@ class Tags:
             return []
         first = np.flatnonzero(np.diff(tokens.words, prepend=-1))
         last = np.append(first[1:], len(tokens.words)) - 1
-        total = np.add.reduceat(probabilities @ self._label, first)
-        of_labels = total / (last - first + 1)[:, None]  # (W, L)
+        weights = _weights(text, tokens, first)
+        of_labels = np.add.reduceat((probabilities @ self._label) * weights[:, None], first)
+        of_labels /= np.add.reduceat(weights, first)[:, None]  # (W, L)
         label = of_labels.argmax(axis=1)
         rows = np.arange(len(label))
         begins = (probabilities[first] @ self._begin)[rows, label] > 0
@@ -79,6 +80,14 @@ def trim(text: str, start: int, end: int, label: str) -> tuple[int, int] | None:
     left = len(value) - len(re.sub(r"^[\W_]+", "", value))
     right = len(value.rstrip() if label == "KEY" else re.sub(r"\W+$", "", value))
     return (start + left, start + right) if left < right else None
+
+
+def _weights(text: str, tokens: Tokens, first: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Of each token in the mean of its word (T,): blanks in front of letters have no say, words of blanks do."""
+    spans = zip(tokens.starts.tolist(), tokens.ends.tolist(), strict=True)
+    weights = np.array([not text[a:b].isspace() for a, b in spans], dtype=np.float32)
+    lengths = np.diff(np.append(first, len(weights)))
+    return weights + np.repeat(np.add.reduceat(weights, first) == 0, lengths)
 
 
 def _apart(text: str, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.bool_]:
