@@ -1,16 +1,29 @@
 """Processes that share a model: the part of a tensor that is here, and what all of them agree on."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from starcoder.errors import UserError
 
 Part = tuple[slice, ...]
+
+
+class Divisible(nn.Module, ABC):
+    """A model that can be spread over processes block by block."""
+
+    forward_methods: tuple[str, ...] = ()
+    """What computes with the parameters besides `forward`."""
+
+    @property
+    @abstractmethod
+    def blocks(self) -> list[nn.Module]:
+        """Its layers, in their order."""
 
 
 def local_part(tensor: Tensor) -> Part:

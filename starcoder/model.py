@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from starcoder.cache import KVCache
-from starcoder.distributed import fill
+from starcoder.distributed import Divisible, fill
 from starcoder.errors import UserError
 from starcoder.linear import Linear, linear
 from starcoder.loss import linear_cross_entropy
@@ -310,13 +310,15 @@ class Transformer(nn.Module):
 _LOGITS_AT_ONCE = 2**24
 
 
-class StarCoder(nn.Module):
+class StarCoder(Divisible):
     """The language model of the paper.
 
     Args:
         config: its shape.
         seed: what the initial weights are a function of, together with each parameter's name.
     """
+
+    forward_methods = ("loss", "nats", "next_logits")
 
     def __init__(self, config: StarCoderConfig, seed: int = 0) -> None:
         super().__init__()
@@ -326,6 +328,11 @@ class StarCoder(nn.Module):
         if torch.get_default_device().type != "meta":
             self.to_empty(device=torch.get_default_device())
             self.init_weights(seed)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The layers, in their order."""
+        return list(self.transformer.h)
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
@@ -341,7 +348,7 @@ class StarCoder(nn.Module):
                 parameter.fill_(1.0)
             else:
                 std = self.config.std / (math.sqrt(2 * self.config.n_layer) if "c_proj" in name else 1.0)
-                values = _normal(parameter.shape, std, f"{seed}:{name}")
+                values = keyed_normal(parameter.shape, std, f"{seed}:{name}")
                 fill(parameter, values.__getitem__)
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
@@ -410,7 +417,7 @@ class StarCoder(nn.Module):
         publish(self, repo, **options)
 
 
-def _normal(shape: torch.Size, std: float, key: str) -> Tensor:
+def keyed_normal(shape: torch.Size, std: float, key: str) -> Tensor:
     """Normal numbers that are a function of `key`, whatever the default device and dtype."""
     digest = hashlib.sha256(key.encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))

@@ -1,23 +1,39 @@
 """StarEncoder (paper §4.2): a BERT of 125 M parameters that reads code in both directions.
 
-The architecture is transformers' `BertForPreTraining`; here are its shapes, and reading and writing its folder.
+The architecture is transformers' `BertForPreTraining`; here are its shapes, its losses, and
+reading and writing its folder.
+
+Shapes: B samples, T tokens, C channels, K targets, V tokens of StarCoder's tokenizer.
 """
 
 import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import BertConfig, BertForPreTraining, BertModel
+
+from starcoder.distributed import Divisible, fill
 from starcoder.errors import UserError, one_line
+from starcoder.model import keyed_normal
+from starcoder.pii.pretraining import MASK_RATE, Batch
+from starcoder.pii.vocabulary import SPECIAL_TOKENS, save_vocabulary
 from starcoder.release.folder import local_folder
+from starcoder.storage import atomic_folder
+from starcoder.tokenizer import Tokenizer
+from starcoder.training.checkpoint import newest, read_meta, read_weights
 
-if TYPE_CHECKING:
-    from transformers import BertConfig, BertModel
-
-SPECIAL_TOKENS = ("<pad>", "<sep>", "<cls>", "<mask>")
-"""They follow the V tokens of StarCoder's tokenizer, in this order."""
+MARKER = "starencoder.json"
+"""The file without which a folder is no encoder of ours."""
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "starencoder": {  # the paper's; dropout and epsilon are those of bert-base-cased, from which the authors' code starts
+    "starencoder": {  # dropout is that of bert-base-cased, from which the authors' code starts
         "num_hidden_layers": 12,
         "hidden_size": 768,
         "intermediate_size": 3072,
@@ -38,7 +54,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def encoder_config(preset: str, vocab_size: int, **changes: Any) -> "BertConfig":
+SHAPE = ("vocab_size", *PRESETS["starencoder"], "hidden_act", "layer_norm_eps", "initializer_range", "pad_token_id")
+"""What a checkpoint keeps of the configuration."""
+
+
+def encoder_config(preset: str, vocab_size: int, **changes: Any) -> BertConfig:
     """The shape of an encoder, with `changes` on top of the preset's.
 
     Args:
@@ -49,8 +69,6 @@ def encoder_config(preset: str, vocab_size: int, **changes: Any) -> "BertConfig"
     Raises:
         UserError: when there is no such preset or field, or a value cannot be.
     """
-    from transformers import BertConfig
-
     if preset not in PRESETS:
         raise UserError(f"no encoder is called {preset!r}, only {', '.join(PRESETS)}")
     fields = PRESETS[preset] | changes
@@ -67,7 +85,119 @@ def encoder_config(preset: str, vocab_size: int, **changes: Any) -> "BertConfig"
     return config
 
 
-def load_encoder(source: str | Path, revision: str | None = None) -> "BertModel":
+def flops_per_token(config: BertConfig, length: int) -> int:
+    """FLOPs of forward and backward for one token in a sequence of `length`, as `StarCoderConfig.flops_per_token`.
+
+    The head multiplies for the targets alone.
+    """
+    c, layers = config.hidden_size, config.num_hidden_layers
+    blocks = layers * (4 * c * c + 2 * c * config.intermediate_size)
+    head = MASK_RATE * (c * c + c * config.vocab_size)
+    return int(6 * (blocks + head)) + 12 * layers * c * length
+
+
+class StarEncoder(Divisible):
+    """Encoder and heads of `BertForPreTraining`, under its names; the table of tokens is also the MLM head's matrix.
+
+    Args:
+        config: its shape.
+    """
+
+    forward_methods = ("measure",)
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        whole = BertForPreTraining(config)
+        self.bert, self.cls = whole.bert, whole.cls
+        del self.cls.predictions.decoder  # one tensor under two names comes apart when the model is sharded
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The layers, in their order."""
+        return list(self.bert.encoder.layer)
+
+    @torch.no_grad()
+    def init_weights(self, seed: int) -> None:
+        """Draw every parameter as BERT's: N(0, 0.02), a function of (seed, name) alone; <pad> is the zero vector."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif "LayerNorm" in name:
+                parameter.fill_(1.0)
+            else:
+                values = keyed_normal(parameter.shape, self.config.initializer_range, f"{seed}:{name}")
+                if "word_embeddings" in name:
+                    values[self.config.pad_token_id] = 0.0
+                fill(parameter, values.__getitem__)
+
+    def measure(self, batch: Batch) -> dict[str, Tensor]:
+        """Both losses in nats and both accuracies, in fp32; logits are computed at the K targets alone.
+
+        Args:
+            batch: as `starcoder.pii.pretraining.Collate` makes it.
+        """
+        out = self.bert(
+            batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            token_type_ids=batch["token_type_ids"],
+            position_ids=torch.arange(batch["input_ids"].size(1), device=batch["input_ids"].device).unsqueeze(0),
+        )
+        hidden = self.cls.predictions.transform(out.last_hidden_state.flatten(0, 1)[batch["masked"]])  # (K, C)
+        table = self.bert.embeddings.word_embeddings.weight
+        tokens = F.linear(hidden, table, self.cls.predictions.bias).float()  # (K, V+4)
+        order = self.cls.seq_relationship(out.pooler_output).float()  # (B, 2)
+        targets, foreign = batch["targets"], batch["next_sentence_label"]
+        count = max(1, len(targets))
+        return {
+            "mlm_loss": F.cross_entropy(tokens, targets, reduction="sum") / count,
+            "nsp_loss": F.cross_entropy(order, foreign),
+            "mlm_accuracy": (tokens.argmax(-1) == targets).sum() / count,
+            "nsp_accuracy": (order.argmax(-1) == foreign).float().mean(),
+        }
+
+
+def save_encoder(checkpoint: Path, tokenizer: Tokenizer, output: Path) -> None:
+    """Write the encoder of a checkpoint, or of the newest in a folder of checkpoints, as transformers' folder.
+
+    Raises:
+        UserError: when there is none, it is damaged, or not of an encoder or this tokenizer, or something else is in
+            `output`.
+    """
+    path = newest(checkpoint) or checkpoint
+    meta = read_meta(path)
+    if not is_encoder(meta):
+        raise UserError(f"{path} is no checkpoint of an encoder")
+    if meta["tokenizer"] != tokenizer.digest:
+        raise UserError(f"{path} was trained with another tokenizer: name that")
+    config = BertConfig(**meta["model_config"])
+    with torch.device("meta"):
+        model = BertForPreTraining(config)
+    weights = {name.removeprefix("model."): tensor for name, tensor in read_weights(path).items()}
+    tied = {
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    }
+    try:
+        model.load_state_dict(weights | {name: weights[other] for name, other in tied.items()}, assign=True)
+    except (LookupError, RuntimeError) as error:
+        raise UserError(f"{path} does not fit this version of the kit: {one_line(error)}") from None
+    model.tie_weights()
+    with atomic_folder(output, MARKER) as partial, _quiet():
+        model.save_pretrained(partial)
+        save_vocabulary(tokenizer, partial, config.max_position_embeddings)
+        record = {"step": meta["global_step"], "tokenizer": meta["tokenizer"], "data": meta.get("EncoderDataModule")}
+        (partial / MARKER).write_text(json.dumps(record, indent=2) + "\n")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    print(f"wrote {output}: an encoder of {parameters:,} parameters after {meta['global_step']:,} steps", flush=True)
+
+
+def is_encoder(meta: dict[str, Any]) -> bool:
+    """Whether what `read_meta` has read is of an encoder's checkpoint."""
+    return (meta.get("model_config") or {}).get("model_type") == "bert"
+
+
+def load_encoder(source: str | Path, revision: str | None = None) -> BertModel:
     """Read the encoder alone, without the heads of its pretraining, from a folder or a Hub repository.
 
     Args:
@@ -77,17 +207,9 @@ def load_encoder(source: str | Path, revision: str | None = None) -> "BertModel"
     Raises:
         UserError: when it holds no BERT, or its weights are missing, damaged or of another shape.
     """
-    from transformers import BertModel
-
     folder = local_folder(source, revision=revision)
     check_encoder(folder)
-    try:
-        model, report = BertModel.from_pretrained(folder, add_pooling_layer=False, output_loading_info=True)
-    except Exception as error:  # transformers and safetensors raise what they stumble over
-        raise UserError(f"the encoder in {folder} cannot be read: {one_line(error)}") from None
-    if report["missing_keys"]:
-        raise UserError(f"the encoder in {folder} lacks weights, such as {sorted(report['missing_keys'])[0]}")
-    encoder: BertModel = model
+    encoder: BertModel = read_whole(BertModel, folder, add_pooling_layer=False)
     return encoder
 
 
@@ -106,3 +228,37 @@ def check_encoder(folder: Path) -> None:
         raise UserError(f"{path} is no configuration: {one_line(error)}") from None
     if kind != "bert":
         raise UserError(f"the model in {folder} is a {kind}, but an encoder is a bert, such as bigcode/starencoder")
+
+
+def read_whole(kind: Any, folder: Path, **options: Any) -> Any:
+    """A model of transformers' from a folder, whole.
+
+    Raises:
+        UserError: when a weight is missing or damaged.
+    """
+    try:
+        with _quiet():
+            model, report = kind.from_pretrained(folder, output_loading_info=True, **options)
+    except Exception as error:  # transformers and safetensors raise what they stumble over
+        raise UserError(f"the encoder in {folder} cannot be read: {one_line(error)}") from None
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(f"the encoder in {folder} lacks weights, such as {missing[0]}")
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' bars, and its table of the heads that were not wanted."""
+    from transformers.utils import logging as talk
+
+    level, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
+    talk.set_verbosity(logging.ERROR)
+    talk.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it without types
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        talk.set_verbosity(level)
+        if bars:
+            talk.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jsonargparse import ArgumentError
@@ -15,21 +15,25 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from starcoder.errors import UserError, one_line
 from starcoder.model import StarCoderConfig
+from starcoder.training.base import TrainingModule
 from starcoder.training.checkpoint import Checkpoint, newest, read_meta
-from starcoder.training.data import TokenDataModule
+from starcoder.training.data import TokenDataModule, TrainingData
 from starcoder.training.module import StarCoderModule
 from starcoder.training.parallel import ShardedStrategy
 from starcoder.training.preemption import EXIT_CODE, Preemption, ignore_signals
-from starcoder.training.recipe import expand
+from starcoder.training.recipe import expand, setting
 
 
 class StarCoderCLI(LightningCLI):
-    """LightningCLI with the subcommands that make sense here; a wrong argument is raised, not printed with a usage."""
+    """LightningCLI with the subcommands that make sense here; a wrong argument is raised, not printed with a usage.
+
+    Args:
+        args: the command line, its recipes expanded; its `architecture` decides what `model` and `data` are.
+    """
 
     def __init__(self, args: list[str]) -> None:
         super().__init__(
-            StarCoderModule,
-            TokenDataModule,
+            *_classes(setting(args, "architecture", "starcoder")),
             seed_everything_default=1234,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
@@ -48,6 +52,12 @@ class StarCoderCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Every run keeps a checkpoint, the recipe's section `checkpoint`, and has one seed for everything."""
         parser.add_argument("--extends", type=str | None, help="recipe beside this one that it changes")
+        parser.add_argument(
+            "--architecture",
+            type=Literal["starcoder", "starencoder"],
+            default="starcoder",
+            help="what is trained: the language model, or the encoder of the PII detector",
+        )
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
         for target in ("model.seed", "data.seed"):
             parser.link_arguments("seed_everything", target, compute_fn=int)
@@ -114,9 +124,17 @@ def run(args: list[str]) -> None:
         sys.exit(EXIT_CODE if trainer.is_global_zero else 0)
 
 
-def _problems(
-    trainer: Any, module: StarCoderModule, data: TokenDataModule, stage: str, ckpt_path: str | None
-) -> list[str]:
+def _classes(architecture: str) -> tuple[type[TrainingModule], type[TrainingData]]:
+    """The modules of an architecture; the parser refuses one that does not exist."""
+    if architecture == "starencoder":
+        from starcoder.pii.encoder_module import StarEncoderModule
+        from starcoder.pii.pretraining import EncoderDataModule
+
+        return StarEncoderModule, EncoderDataModule
+    return StarCoderModule, TokenDataModule
+
+
+def _problems(trainer: Any, module: TrainingModule, data: TrainingData, stage: str, ckpt_path: str | None) -> list[str]:
     """All that does not go together, as far as that can be known before anything runs."""
     strategy = trainer.strategy
     if not isinstance(strategy, ShardedStrategy):
@@ -130,7 +148,7 @@ def _problems(
         )
     if data.global_batch_size is not None and trainer.accumulate_grad_batches != 1:
         problems.append("trainer.accumulate_grad_batches follows from data.global_batch_size: give one of them")
-    if not strategy.problems():
+    if not strategy.problems() and isinstance(module, StarCoderModule):
         problems += _shortage(strategy, module.config, data, training)
     try:
         problems += module.misfits(data)
@@ -143,7 +161,7 @@ def _problems(
     return problems
 
 
-def _shortage(strategy: ShardedStrategy, config: StarCoderConfig, data: TokenDataModule, training: bool) -> list[str]:
+def _shortage(strategy: ShardedStrategy, config: StarCoderConfig, data: TrainingData, training: bool) -> list[str]:
     needed, there = 4 * strategy.share(config.n_params), _memory(strategy.root_device)
     if training:
         needed = strategy.least_memory(config, data.batch_size * data.context_length)

@@ -11,7 +11,7 @@ import atexit
 import multiprocessing
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -73,13 +73,13 @@ class Position:
 
 @dataclass(eq=False)
 class TrainingLoader:
-    """Micro-batches (B, T+1) of one rank, from `position` to the end of the epoch.
+    """Micro-batches of one rank, (B, T+1) of windows, from `position` to the end of the epoch.
 
     Windows at the end that do not fill a step are left out. The loader has a length, without which Lightning fetches a
     batch ahead and loses it at every resume.
 
     Attributes:
-        samples: windows by (epoch, index).
+        samples: windows, or other samples, by (epoch, index).
         chunk_windows: number of windows in each chunk.
         seed: seed of the order; None keeps the order of the shards.
         batch_size: windows of a micro-batch on one rank, B.
@@ -88,10 +88,11 @@ class TrainingLoader:
         world_size: number of these processes.
         num_workers: processes that prepare batches; 0 prepares them in this one.
         position: where to go on; moved by every batch that is given out.
+        collate: what makes a batch of samples; windows are stacked when it is not given.
         seconds_waited: time that training has spent waiting for batches.
     """
 
-    samples: FimWindows
+    samples: Dataset[Any]
     chunk_windows: Sequence[int]
     seed: int | None
     batch_size: int
@@ -100,6 +101,7 @@ class TrainingLoader:
     world_size: int
     num_workers: int
     position: Position
+    collate: Callable[[list[Any]], Any] | None = None
     seconds_waited: float = 0.0
 
     @property
@@ -116,7 +118,7 @@ class TrainingLoader:
         """Number of micro-batches in an epoch."""
         return sum(self.chunk_windows) // self.windows_per_step * self.accumulation
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Any]:
         """Go on from the position, read at the first `next`: Lightning makes iterators that it never uses."""
         if self.position.windows + self.windows_per_step > len(self) * self.windows_per_batch:
             self.position.epoch += 1
@@ -125,7 +127,7 @@ class TrainingLoader:
             DataLoader(
                 self.samples,
                 batch_sampler=self._keys(self.position.epoch, self.position.windows),
-                collate_fn=_stack,
+                collate_fn=self.collate or _stack,
                 num_workers=self.num_workers,
                 worker_init_fn=outlive_signals,
                 pin_memory=torch.cuda.is_available(),
@@ -144,7 +146,7 @@ class TrainingLoader:
         """Go on from the position in `state_dict`."""
         vars(self.position).update(state_dict)
 
-    def _next(self, batches: Iterator[Tensor]) -> Tensor | None:
+    def _next(self, batches: Iterator[Any]) -> Any:
         start = time.perf_counter()
         batch = next(batches, None)
         self.seconds_waited += time.perf_counter() - start

@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     get_optimizer_state_dict,
@@ -35,18 +35,18 @@ from torch.optim import Optimizer
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 from typing_extensions import override
 
-from starcoder.distributed import raise_together
+from starcoder.distributed import Divisible, raise_together
 from starcoder.errors import UserError
-from starcoder.model import StarCoder, StarCoderConfig
+from starcoder.model import StarCoderConfig
+from starcoder.training.base import TrainingModule
 from starcoder.training.checkpoint import Saver, damages, newest, read_meta
-from starcoder.training.module import StarCoderModule
 
 Checkpointing = Literal["none", "selective", "full"]
 BYTES_AT_REST = 16  # of a parameter on all devices that share a copy: weight, gradient, AdamW's two states, all fp32
 
 
 def parallelize(
-    model: StarCoder,
+    model: Divisible,
     mesh: DeviceMesh,
     *,
     checkpointing: Checkpointing = "none",
@@ -69,8 +69,7 @@ def parallelize(
             states are fp32.
         reshard_after_forward: whether a block's other slices are given back between its forward and its backward.
     """
-    for block in model.transformer.h:
-        assert isinstance(block, nn.Module)
+    for block in model.blocks:
         if checkpointing != "none":
             _recompute(block, {"context_fn": _KEEP_PRODUCTS} if checkpointing == "selective" else {})
         if compile_blocks:
@@ -78,10 +77,10 @@ def parallelize(
     if mesh.size() == 1 and mesh.device_type == "cpu" and param_dtype == torch.float32:
         return  # nothing to share or to cast, and copies cost time
     policy = MixedPrecisionPolicy(param_dtype=param_dtype, reduce_dtype=torch.float32)
-    for block in model.transformer.h:
+    for block in model.blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard_after_forward)
     fully_shard(model, mesh=mesh, mp_policy=policy)
-    for method in ("loss", "nats", "next_logits"):
+    for method in model.forward_methods:
         register_fsdp_forward_method(model, method)
 
 
@@ -89,9 +88,8 @@ def _recompute(block: nn.Module, contexts: dict[str, Any]) -> None:
     """Let `block` compute its forward pass again in its backward; its names stay, and it compiles."""
     forward = block.forward
 
-    def forgetful(x: Tensor, cache: None = None) -> Tensor:
-        out: Tensor = checkpoint(forward, x, cache, use_reentrant=False, **contexts)
-        return out
+    def forgetful(*args: Any, **kwargs: Any) -> Any:
+        return checkpoint(forward, *args, use_reentrant=False, **contexts, **kwargs)
 
     block.forward = forgetful
 
@@ -130,7 +128,7 @@ def init_alone(backend: str = "gloo", device: torch.device | None = None) -> Non
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """FSDP2 over all ranks, or HSDP, for a `StarCoderModule`; on one CPU process it is no parallelism at all.
+    """FSDP2 over all ranks, or HSDP, for a `TrainingModule`; on one CPU process it is no parallelism at all.
 
     The Trainer's precision stays `32-true`: what computes in bf16 is decided here.
 
@@ -171,10 +169,10 @@ class ShardedStrategy(ModelParallelStrategy):
         self.saver = Saver(self._timeout)
 
     @property
-    def module(self) -> StarCoderModule:
+    def module(self) -> TrainingModule:
         """What is trained."""
-        if not isinstance(self.lightning_module, StarCoderModule):
-            raise UserError("ShardedStrategy shards a StarCoderModule, nothing else")
+        if not isinstance(self.lightning_module, TrainingModule):
+            raise UserError("ShardedStrategy shards a TrainingModule, nothing else")
         return self.lightning_module
 
     @property

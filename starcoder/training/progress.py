@@ -17,9 +17,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from starcoder.linear import linear
-from starcoder.model import StarCoderConfig
+from starcoder.training.base import TrainingModule
 from starcoder.training.loader import TrainingLoader
-from starcoder.training.module import StarCoderModule
 from starcoder.training.planner.hardware import peak_of_device
 
 _SHOWN = ("train_loss", "grad_norm", "skipped_steps", "tokens_per_sec", "mfu", "data_wait")
@@ -48,23 +47,25 @@ class Throughput(Callback):
 
     @override
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Tensor, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        self.tokens += batch.size(0) * (batch.size(1) - 1) * trainer.world_size
+        assert isinstance(pl_module, TrainingModule)
+        tokens, flops = pl_module.work(batch)
+        self.tokens += tokens * trainer.world_size
+        self.flops += flops
         if trainer.global_step == self.step or trainer.global_step % _log_every_n_steps(trainer):
             return
         if trainer.strategy.root_device.type == "cuda":
             torch.cuda.synchronize()
-        assert isinstance(pl_module, StarCoderModule)
-        pl_module.log_dict(self._metrics(trainer, pl_module.config, batch.size(1) - 1))
+        pl_module.log_dict(self._metrics(trainer))
         self._begin(trainer)
 
     def _begin(self, trainer: Trainer) -> None:
-        self.step, self.tokens = trainer.global_step, 0
+        self.step, self.tokens, self.flops = trainer.global_step, 0, 0
         self.waited = _seconds_waited(trainer)
         self.start = time.perf_counter()
 
-    def _metrics(self, trainer: Trainer, config: StarCoderConfig, length: int) -> dict[str, float]:
+    def _metrics(self, trainer: Trainer) -> dict[str, float]:
         seconds = time.perf_counter() - self.start
         per_device = self.tokens / seconds / trainer.world_size
         metrics = {
@@ -75,7 +76,7 @@ class Throughput(Callback):
             "memory_gib": _peak_memory(trainer.strategy.root_device) / 2**30,
         }
         if self.peak_flops:
-            metrics["mfu"] = per_device * config.flops_per_token(length) / self.peak_flops
+            metrics["mfu"] = self.flops / seconds / self.peak_flops
         return metrics
 
 
@@ -114,7 +115,7 @@ class QuietCollector(Callback):
 
     @override
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Tensor, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         step = trainer.global_step
         if step != self.collected_step and step % self.every_n_steps == 0:
@@ -150,7 +151,7 @@ class LogLines(Callback):
 
     @override
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Tensor, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         step = trainer.global_step
         if not trainer.is_global_zero or step == self.printed_step:  # micro-batches of one step

@@ -1,6 +1,7 @@
 """Recipes that say only what differs: the key `extends` names the recipe underneath."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,18 @@ def expand(args: Sequence[str]) -> list[str]:
         else:
             expanded.append(part)
     return expanded
+
+
+def setting(args: Sequence[str], name: str, default: str) -> str:
+    """What an expanded command line says that `name` is: the last recipe or option that says it."""
+    value = default
+    for part, following in pairwise([*args, ""]):
+        option, equals, given = part.partition("=")
+        if option == "--config":
+            value = str(_read(Path(given)).get(name, value))
+        elif option == f"--{name}":
+            value = given if equals else following
+    return value
 
 
 def merged(recipe: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from starcoder.errors import UserError, one_line
 from starcoder.storage import atomic_file, sha256
@@ -159,6 +160,11 @@ def mark_stale(folder: Path, reason: str) -> None:
         partial.write_text(json.dumps(asdict(replace(metadata, stale=reason)), indent=1) + "\n")
 
 
+def chunk_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order in which an epoch visits `count` chunks; the windows of each `SHUFFLED_CHUNKS` in a row are mixed."""
+    return np.random.default_rng((seed, epoch, 1)).permutation(count)
+
+
 def window_order(windows: Sequence[int], seed: int | None, epoch: int, start: int = 0) -> Iterator[int]:
     """The global indices of an epoch's windows, from position `start` on.
 
@@ -172,7 +178,7 @@ def window_order(windows: Sequence[int], seed: int | None, epoch: int, start: in
     if seed is None:
         yield from range(start, int(first[-1]))
         return
-    chunks = np.random.default_rng((seed, epoch, 1)).permutation(len(windows))
+    chunks = chunk_order(len(windows), seed, epoch)
     for group in range(0, len(chunks), SHUFFLED_CHUNKS):
         indices = np.concatenate([np.arange(first[c], first[c + 1]) for c in chunks[group : group + SHUFFLED_CHUNKS]])
         if start < len(indices):

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from starcoder.errors import UserError
 from starcoder.model import StarCoder, StarCoderConfig
+from starcoder.training.base import cosine_with_warmup
 from starcoder.training.checkpoint import Checkpoint, newest
 from starcoder.training.data import TokenDataModule
-from starcoder.training.module import StarCoderModule, cosine_with_warmup, load_trained
+from starcoder.training.module import StarCoderModule, load_trained
 from starcoder.training.parallel import ShardedStrategy
 from tests.conftest import VOCAB_SIZE, Tiny
 
