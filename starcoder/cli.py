@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from inspect import Signature, signature
-from itertools import pairwise
-from typing import Any, NoReturn
+from itertools import pairwise, takewhile
+from typing import Any, NoReturn, get_origin
 
 from starcoder.errors import UserError, one_line
 
@@ -25,6 +25,8 @@ COMMANDS = {
     "tokenize": ("starcoder.training.shards:tokenize", "write a corpus as token shards"),
     "fit": ("starcoder.training.fit:run", "train: pretraining or fine-tuning, by recipe (§5.5-5.6)"),
     "validate": ("starcoder.training.fit:run", "measure the validation loss of a checkpoint"),
+    "pii scan": ("starcoder.pii.scan:scan", "find names, e-mails, keys, passwords and IP addresses in files (§4)"),
+    "pii benchmark": ("starcoder.pii.benchmark:benchmark", "precision and recall of PII detectors, side by side (§4)"),
     "plan": ("starcoder.training.planner.plan:plan", "memory, time and cost of a training run, without a GPU (§5.7)"),
     "export": (
         "starcoder.release.export:export",
@@ -83,7 +85,7 @@ def run(argv: list[str]) -> None:
     try:
         target = getattr(import_module(module), function)
     except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed: pip install 'starcoder-kit[corpus,eval,report]'") from None
+        raise UserError(f"{error.name} is not installed: pip install 'starcoder-kit[corpus,eval,pii,report]'") from None
     if name in LIGHTNING_COMMANDS:
         target(argv)
     else:
@@ -117,13 +119,22 @@ def _call(function: Callable[..., Any], prog: str, args: list[str]) -> None:
 
 
 def _spelled_out(args: list[str], options: Signature) -> list[str]:
-    """`args` with what a user may leave out: the first option's name, "true" after a switch; `-` is `_` in names."""
-    first = [f"--{next(iter(options.parameters))}"] if args and not args[0].startswith("-") else []
+    """`args` with what a user may leave out: the first option's name, "true" after a switch; `-` is `_` in names.
+
+    Of a first option that is a list, all arguments before the next option are elements.
+    """
+    name, option = next(iter(options.parameters.items()), ("", None))
+    leading = list(takewhile(lambda arg: not arg.startswith("-"), args))
+    first: list[str] = []
+    if leading and option and get_origin(option.annotation) is list:
+        first, args = [part for arg in leading for part in (f"--{name}+", arg)], args[len(leading) :]
+    elif leading:
+        first = [f"--{name}"]
     switches = {f"--{name}" for name, option in options.parameters.items() if option.annotation is bool}
     whole: list[str] = []
     for arg, following in pairwise([*first, *args, "--"]):
-        name = re.sub(r"^--[\w-]+", lambda found: "--" + found[0][2:].replace("-", "_"), arg)
-        whole += [name, "true"] if name in switches and following.startswith("--") else [name]
+        spelled = re.sub(r"^--[\w-]+", lambda found: "--" + found[0][2:].replace("-", "_"), arg)
+        whole += [spelled, "true"] if spelled in switches and following.startswith("--") else [spelled]
     return whole
 
 

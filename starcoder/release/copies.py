@@ -1,6 +1,7 @@
-"""`starcoder copies`: how often a model writes down what it was trained on, word for word (the card's figure, §9)."""
+"""`starcoder copies`: how often a model writes training data down word for word, or personal data (the card's §9)."""
 
 import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from starcoder.errors import UserError
 from starcoder.evaluation.engines.local import weights_digest
 from starcoder.generation import Prompt, check_vocabulary, sample_tokens
 from starcoder.model import StarCoder
+from starcoder.pii.detectors import open_detector
+from starcoder.pii.entity import Detector
+from starcoder.pii.redaction import redactable
 from starcoder.release.folder import local_folder
 from starcoder.release.verbatim import find_copies
 from starcoder.sampling import Sampling
@@ -30,8 +34,9 @@ def measure_copies(
     top_p: float = 0.95,
     n_tokens: int = 50,
     seed: int = 0,
+    pii_model: str | None = None,
 ) -> None:
-    """Count the completions that hold verbatim training data, for `starcoder card --measured`.
+    """Count the completions that hold verbatim training data, and personal data, for `starcoder card --measured`.
 
     Each completion begins a new document, without a prompt: what is measured is what the model says by itself. A prompt
     that stands in the training data would draw more copies. Temperature and top_p are those with which the paper draws
@@ -47,6 +52,8 @@ def measure_copies(
         top_p: choose among the fewest likeliest tokens whose probabilities sum to this.
         n_tokens: a copy has at least so many tokens in a row that stand so in one document.
         seed: seed of the random choices.
+        pii_model: folder or Hub repository of a NER model that finds names and passwords in completions, besides the
+            e-mails, keys and IP addresses that rules find.
 
     Raises:
         UserError: when model or shards are missing or do not belong together, or a number cannot be.
@@ -69,19 +76,32 @@ def measure_copies(
     if n_tokens > longest:
         raise UserError(f"no completion has {n_tokens} tokens: max_new_tokens and the context allow {longest}")
     weights = weights_digest(network)
-    method = (
+    sampled = (
         f"completions of at most {longest} tokens that begin a new document, without a prompt, at temperature "
-        f"{temperature:g}, top_p {top_p:g} and seed {seed}; a match has {n_tokens} tokens or more in a row that stand "
-        f"so in one document of the training data; weights {weights[:12]}, token shards "
+        f"{temperature:g}, top_p {top_p:g} and seed {seed}; "
+    )
+    method = (
+        f"{sampled}a match has {n_tokens} tokens or more in a row that stand so in one document of the training data; "
+        f"weights {weights[:12]}, token shards "
         + ", ".join(f"{each.digest[:12]} of {each.n_tokens:,} tokens" for each in data)
     )
+    detector = open_detector(pii_model)
     completions = _sample(network, tokenizer, samples, sampling)
+    personal = _personal(detector, [tokenizer.decode(completion) for completion in completions])
+    found = ", ".join(f"{count:,} {label}" for label, count in sorted(personal.items())) or "nothing"
     copies = find_copies(completions, data, n_tokens)
     most = max((copy.tokens for copy in copies), default=0)
     content = {
         "weights": weights,
         "shards": {each.location: each.digest for each in data},
         "verbatim": {"samples": samples, "matches": len(copies), "method": method},
+        "pii": {
+            "samples": samples,
+            "matches": personal.total(),
+            "labels": personal,
+            "method": f"{sampled}a match has something that `starcoder pii redact` would replace, by the label that "
+            f"stands first in it: {found}; detector {detector.name}, weights {weights[:12]}",
+        },
         "longest": most,
         "copies": [asdict(copy) | {"text": tokenizer.decode(copy.of(completions))} for copy in copies],
     }
@@ -89,6 +109,7 @@ def measure_copies(
         partial.write_text(json.dumps(content, indent=1) + "\n")  # ASCII: a text may end within a character
     longest_copy = f"; the longest copy has {most:,}" if copies else ""
     print(f"{len(copies):,} of {samples:,} completions copy {n_tokens} tokens or more{longest_copy}")
+    print(f"{personal.total():,} of {samples:,} completions hold personal data ({found})")
     print(f"wrote {output}")
 
 
@@ -99,6 +120,12 @@ def _open(location: Path, tokenizer: Tokenizer) -> Shards:
     if not shards.n_tokens:
         raise UserError(f"the shards {location} hold no tokens")
     return shards
+
+
+def _personal(detector: Detector, texts: list[str]) -> Counter[str]:
+    """The completions with something that redaction would replace, counted by the label of the first of it."""
+    found = (redactable(text, entities) for text, entities in zip(texts, detector.detect_all(texts), strict=True))
+    return Counter(replacements[0][0].label for replacements in found if replacements)
 
 
 def _sample(model: StarCoder, tokenizer: Tokenizer, samples: int, sampling: Sampling) -> list[list[int]]:

@@ -33,7 +33,7 @@ from tests.conftest import VOCAB_SIZE, Tiny
 
 Ids = list[int]
 
-CONTENT = "def area(width, height):\n    return width * height\n\n\nprint(area(3, 4), area(30, 40), 'square metres')\n"
+CONTENT = "# ada@engine.org\ndef area(width, height):\n    return width * height\n\n\nprint(area(3, 4), area(30, 40))\n"
 LEAST = 20
 
 
@@ -162,6 +162,7 @@ def test_a_model_that_has_learned_a_document_copies_it(
     assert content["verbatim"]["matches"] == 8 == len(content["copies"])
     assert "8 of 8 completions copy 20 tokens or more" in capsys.readouterr().out
     assert content["shards"] == {str(shards): open_shards(shards).digest}
+    assert (content["pii"]["matches"], content["pii"]["labels"]) == (8, {"EMAIL": 8})
     assert content["longest"] == max(copy["tokens"] for copy in content["copies"]) >= 50
     tokenizer = tokenizers.load(tiny.tokenizer)
     for copy in content["copies"]:
@@ -169,6 +170,7 @@ def test_a_model_that_has_learned_a_document_copies_it(
         assert copy["text"] == tokenizer.decode(there.tolist())
     untrained = measured(written(tiny, tmp_path / "untrained"), shards, tmp_path / "none.json")
     assert (untrained["verbatim"]["matches"], untrained["longest"], untrained["copies"]) == (0, 0, [])
+    assert untrained["pii"]["matches"] == 0
 
 
 def test_more_samples_do_not_change_the_first(parrot: Path, shards: Path, tmp_path: Path) -> None:
@@ -193,6 +195,8 @@ def test_the_card_states_the_rate_and_refuses_that_of_another_model(
     )
     assert rate in card
     assert "at temperature 0.8, top_p 0.95 and seed 0; a match has 20 tokens or more in a row" in card
+    assert "Personal data in completions: 8 of 8 completions, 100.00% (completions of at most 60 tokens" in card
+    assert "by the label that stands first in it: 8 EMAIL; detector regex" in card
     with pytest.raises(UserError, match="about other weights"):
         write_card(written(tiny, tmp_path / "other"), license="mit", measured=[output])
 
