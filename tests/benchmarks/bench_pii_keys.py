@@ -9,14 +9,14 @@ import argparse
 import sysconfig
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 from starcoder.pii.entity import Entity
 from starcoder.pii.keys import KeyDetector
-from starcoder.pii.prefilter import LONGEST, all_plugins, on_line, plugin_findings
+from starcoder.pii.prefilter import LONGEST, all_plugins, plugin_findings
 from tests.benchmarks.bench_tokenizer import SUFFIXES, code
 from tests.pii.secrets import secret_line
 
@@ -29,31 +29,26 @@ def files(count: int, seed: int) -> list[Path]:
     return Random(seed).sample(sorted(file for file in set(found) if file.suffix in SUFFIXES), count)
 
 
-def full_scan(text: str) -> Counter[tuple[int, int, str]]:
-    """What all plugins find on all lines of ordinary length."""
-    found: Counter[tuple[int, int, str]] = Counter()
-    place = 0
-    for line in text.split("\n"):
-        if len(line) <= LONGEST:
-            for name, plugin in all_plugins().items():
-                found.update((f.start, f.end, name) for f in on_line(plugin, line.rstrip(), place))
-        place += len(line) + 1
-    return found
+Found = set[tuple[int, str, str]]
 
 
-def prefiltered(text: str) -> Counter[tuple[int, int, str]]:
-    """What the prefilter and the plugins find on such lines."""
-    found = plugin_findings(text)
-    return Counter((f.start, f.end, type(f.plugin).__name__) for f in found if len(f.line) <= LONGEST)
-
-
-def library_values(line: str) -> set[tuple[str, str]]:
-    """What each plugin's own `analyze_line` returns."""
+def full_scan(text: str) -> Found:
+    """Line, plugin and value of what the plugins' own `analyze_line` returns for every line of ordinary length."""
     return {
-        (name, secret.secret_value)
+        (number, name, secret.secret_value or "")
+        for number, line in enumerate(text.split("\n"))
+        if len(line) <= LONGEST
         for name, plugin in all_plugins().items()
-        for secret in plugin.analyze_line("", line)
+        for secret in plugin.analyze_line("", line.rstrip())
     }
+
+
+def prefiltered(text: str) -> tuple[Found, int]:
+    """The same from the prefilter, and the number of findings on longer lines."""
+    lengths = [len(line) for line in text.split("\n")]
+    findings = [(text.count("\n", 0, f.start), f) for f in plugin_findings(text)]
+    found = {(number, type(f.plugin).__name__, f.value) for number, f in findings if lengths[number] <= LONGEST}
+    return found, sum(lengths[number] > LONGEST for number, _ in findings)
 
 
 def detect_secrets(path: Path) -> set[str]:
@@ -130,15 +125,16 @@ def rate(name: str, texts: list[str], detect: Callable[[str], object]) -> None:
 
 def compare(count: int) -> None:
     """Print how far prefiltered findings equal a full scan's, and where they differ."""
-    lines = kept = 0
+    lines = kept = beyond = differences = 0
     for file in files(count, seed=1):
         text = file.read_bytes().decode("utf-8", "replace")
-        full, fast = full_scan(text), prefiltered(text)
-        lines += text.count("\n") + 1
-        kept += full.total()
-        for place in set(full) ^ set(fast):
-            print(f"differs: {file} {place} {text[place[0] : place[1]]!r}")
-    print(f"{count:,} files, {lines:,} lines, {kept:,} findings of a full scan compared with the prefilter's")
+        full, (fast, longer) = full_scan(text), prefiltered(text)
+        lines, kept, beyond = lines + text.count("\n") + 1, kept + len(full), beyond + longer
+        differences += len(full ^ fast)
+        for number, name, value in full ^ fast:
+            print(f"differs: {file}:{number + 1} {name} {value!r}")
+    print(f"full scan and prefilter on {count:,} files, {lines:,} lines: {kept:,} findings, {differences} differences")
+    print(f"    and {beyond:,} findings of the prefilter on lines above {LONGEST:,} characters")
 
 
 def against_library(count: int, seed: int) -> None:
