@@ -70,8 +70,8 @@ class Template:
 def generate(corpus: Path, split: Split, count: int, seed: int = 0) -> Iterator[Example]:
     """Yield `count` examples of `split`, the same for the same arguments.
 
-    Each is 12 to 60 lines of one file with what was planted; a third of them has only what looks like it. In about one
-    of twelve the lines are those of a configuration file, a log or a list of commits instead.
+    Each is 15 to 60 lines of one file with what was planted; a third of them has only what looks like it. In about one
+    of twelve the lines are 8 to 20 of a configuration file, a log or a list of commits instead.
 
     Args:
         corpus: A corpus folder; its training documents are planted in.

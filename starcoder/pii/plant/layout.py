@@ -74,7 +74,9 @@ _SAMPLES = ("SAMPLE", "TEXT", "config", "example", "data", "content", "EXPECTED"
 
 
 def indented(text: str, indent: str) -> str:
-    """`text` with `indent` before each of its lines that is not empty."""
+    """`text` with `indent` before each of its lines that is not empty, or the first one of a long string."""
+    if '"""' in text:
+        return indent + text
     return "\n".join(indent + line if line else line for line in text.split("\n"))
 
 
