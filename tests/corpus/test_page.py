@@ -111,7 +111,7 @@ def test_what_was_redacted(html: str, tmp_path: Path) -> None:
     facts = {"redacted": {"EMAIL": 1200, HOSTILE: 3}, "redacted_languages": languages, "unredacted": {"KEY": 9}}
     redacted = render(survey(write_corpus(tmp_path, redactor="stars", **facts)), 0, 0)
     text = " ".join(" ".join(text for _, text in Page(redacted).texts).split())
-    assert f"PII: redacted by stars: 1,200 EMAIL, 3 {HOSTILE}; left as they are: 9 KEY." in text
+    assert f"PII: redacted by stars: 3 {HOSTILE}, 1,200 EMAIL; left as they are: 9 KEY." in text
     tables = [Page(redacted).table(number) for number in range(redacted.count("<table>"))]
     assert [["language", "EMAIL", HOSTILE], ["python", "1,200", "3"]] in tables
     assert "Left as they are: what Python code would not parse without" in text

@@ -1,18 +1,25 @@
+import hashlib
 import pickle
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import BertConfig, BertForTokenClassification
 
 from starcoder.corpus.document import Document, Mark
 from starcoder.corpus.redaction import NoRedaction, Redactor, describe, open_redactor, redact_documents
 from starcoder.errors import UserError
-from starcoder.pii.redaction import Redacted
+from starcoder.pii.bio import TAGS
+from starcoder.pii.detectors import open_detector
+from starcoder.pii.redaction import Redacted, redactable
+from starcoder.tokenizer import train
 
 
 class Digits:
@@ -91,6 +98,39 @@ def test_redactors_by_name() -> None:
     assert re.fullmatch(r"detect-secrets [0-9.]+", version)
     copy: Redactor = pickle.loads(pickle.dumps(redactor))
     assert copy.redact_all(["# ada@lovelace.org"], ["python"]) == [Redacted("# <EMAIL>", {"EMAIL": 1})]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of tokens that has learned nothing, and so finds something nearly everywhere."""
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = train(["name = 'ada'\n"] * 9, 280)
+    tokenizer.save(folder)
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    tags = {"id2label": dict(enumerate(TAGS)), "label2id": {tag: number for number, tag in enumerate(TAGS)}}
+    vocabulary = {"vocab_size": tokenizer.vocab_size + 4, "max_position_embeddings": 256, "initializer_range": 0.5}
+    BertForTokenClassification(BertConfig(**sizes, **vocabulary, **tags)).save_pretrained(folder)
+    return folder
+
+
+def test_a_model_beside_the_rules(model: Path) -> None:
+    redactor, version = open_redactor(str(model))
+    digest = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
+    assert version.endswith(f", model.safetensors {digest[:16]}")
+    size = len(pickle.dumps(redactor))
+    assert redactor.name.startswith("regex+")
+    assert len(pickle.dumps(redactor)) == size < 1000  # each process reads the weights itself
+    text = "# Ada Lovelace wrote the first program, ada@lovelace.org paid for it.\nwheel = 'cog'\n" * 3
+    texts = ["", text, "x", "😀 " + text]
+    languages = ["", "python", "c", ""]
+    copy: Redactor = pickle.loads(pickle.dumps(redactor))
+    results = copy.redact_all(texts, languages)
+    assert "ada@lovelace.org" not in results[1].text + results[3].text
+    assert sum(sum(result.counts.values()) for result in results) > 6  # it has found more than the rules
+    found = open_detector(str(model), "cpu").detect_all([result.text for result in results])
+    for result, entities in zip(results, found, strict=True):
+        assert Counter(each.label for each, _ in redactable(result.text, entities)) == result.left
 
 
 def test_a_model_that_is_none(tmp_path: Path) -> None:
