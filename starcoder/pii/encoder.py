@@ -173,7 +173,10 @@ def save_encoder(checkpoint: Path, tokenizer: Tokenizer, output: Path) -> None:
     config = BertConfig(**meta["model_config"])
     with torch.device("meta"):
         model = BertForPreTraining(config)
-    weights = {name.removeprefix("model."): tensor for name, tensor in read_weights(path).items()}
+    prefix = "model."
+    weights = {
+        name.removeprefix(prefix): tensor for name, tensor in read_weights(path).items() if name.startswith(prefix)
+    }
     tied = {
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",
