@@ -11,7 +11,7 @@ from starcoder.cli import run as starcoder
 from starcoder.errors import UserError
 from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.training.fit import run
-from starcoder.training.recipe import chain, expand, merged
+from starcoder.training.recipe import chain, expand, merged, setting
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
@@ -114,6 +114,37 @@ def test_the_schedules_are_the_published_ones(name: str, peak: float, end: float
     model = merged(next(path for path in RECIPES if path.stem == name))["model"]
     assert (model["learning_rate"], model["min_learning_rate"], model["warmup_steps"]) == (peak, end, warmup)
     assert "decay_steps" not in model  # the cosine ends with the run
+
+
+def test_the_encoder_of_the_paper_is_that_run() -> None:
+    """The model card of bigcode/starencoder, and the authors' training code."""
+    from starcoder.pii.encoder import encoder_config
+
+    recipe = merged(FOLDER / "starencoder.yaml")
+    model, data, trainer = recipe["model"], recipe["data"], recipe["trainer"]
+    config = encoder_config(model["preset"], model["vocab_size"])
+    assert (config.vocab_size, data["context_length"]) == (49_156, config.max_position_embeddings)
+    assert data["global_batch_size"] * data["context_length"] * trainer["max_steps"] == pytest.approx(4.19e11, rel=1e-2)
+    ranks = trainer["num_nodes"] * trainer["devices"]
+    assert (ranks, data["batch_size"] * ranks) == (64, 4096)
+    assert (model["learning_rate"], model["min_learning_rate"], model["warmup_steps"]) == (6e-4, 0.0, 24_000)
+    assert (model["weight_decay"], model["beta1"], model["beta2"], model["epsilon"]) == (0.01, 0.9, 0.98, 1e-6)
+    assert (trainer["gradient_clip_val"], trainer["max_steps"], data["max_characters"]) == (1.0, 100_000, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ([], "starcoder"),
+        (["--architecture", "a"], "a"),
+        (["--architecture=a", "--config=RECIPE"], "b"),
+        (["--config=RECIPE", "--architecture=a"], "a"),
+    ],
+)
+def test_the_last_setting_holds(tmp_path: Path, args: list[str], expected: str) -> None:
+    write(tmp_path, recipe="architecture: b")
+    args = [arg.replace("RECIPE", str(tmp_path / "recipe.yaml")) for arg in args]
+    assert setting(args, "architecture", "starcoder") == expected
 
 
 def write(folder: Path, **recipes: str) -> None:

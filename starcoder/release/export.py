@@ -42,6 +42,8 @@ def export(
 ) -> None:
     """Save the model of a checkpoint and its tokenizer as a `gpt_bigcode` folder, holding one tensor at a time.
 
+    The checkpoint of an encoder becomes a `bert` folder, as it is.
+
     Args:
         checkpoint: folder of a checkpoint of `starcoder fit`, sharded over any number of ranks; a folder of several, of
             which the newest is taken; one file of Lightning's; or a folder such as this writes, in another dtype say,
@@ -64,7 +66,15 @@ def export(
     target = _target(output, out)
     if gguf_dtype is not None and not gguf:
         raise UserError(f"--gguf_dtype {gguf_dtype} without --gguf: say both, or neither")
-    trained = open_trained(_here(checkpoint, revision))
+    source = _here(checkpoint, revision)
+    if _is_encoder(source):
+        if tokenizer is None or dtype or gguf:
+            raise UserError(f"{source} is of an encoder: name its --tokenizer, and leave out --dtype and --gguf")
+        from starcoder.pii.encoder import save_encoder
+
+        save_encoder(source, tokenizers.load(tokenizer), target)
+        return
+    trained = open_trained(source)
     vocabulary = _vocabulary(trained, tokenizer)
     chosen = _dtype("dtype", dtype, trained.weights.specs["transformer.wte.weight"].dtype)
     kind = _dtype("gguf_dtype", gguf_dtype, chosen if chosen in DTYPES.values() else torch.float32)
@@ -98,6 +108,13 @@ def _here(checkpoint: Path, revision: str | None) -> Path:
         return local_folder(checkpoint, revision=revision)
     check_revision(checkpoint, revision)
     return checkpoint
+
+
+def _is_encoder(checkpoint: Path) -> bool:
+    """Whether it is one of StarEncoder's; whatever is wrong with it, others tell."""
+    with suppress(UserError):
+        return "model_type" in (read_meta(newest(checkpoint) or checkpoint).get("model_config") or {})
+    return False
 
 
 def _licence(folder: Path) -> str | None:

@@ -27,9 +27,11 @@ from starcoder.pii.encoder import (
 )
 from starcoder.pii.encoder_module import SaveEncoder, StarEncoderModule
 from starcoder.pii.pretraining import NO_TARGET, Batch, Collate, EncoderDataModule, Pairs, Texts
+from starcoder.release.export import export
 from starcoder.tokenizer import load
 from starcoder.training.base import linear_with_warmup
 from starcoder.training.checkpoint import Checkpoint, newest
+from starcoder.training.module import load_trained
 from starcoder.training.parallel import ShardedStrategy
 from tests.conftest import VOCAB_SIZE, Command, Tiny
 
@@ -229,7 +231,7 @@ def test_the_folder_is_one_of_transformers(tiny: Tiny, undisturbed: tuple[list[f
     torch.testing.assert_close(ours(**inputs).last_hidden_state, theirs(**inputs).last_hidden_state)
     assert AutoModelForMaskedLM.from_pretrained(folder)(**inputs).logits.shape[-1] == VOCAB_SIZE + 4
     again = undisturbed[1] / "again"
-    save_encoder(undisturbed[1] / "run", load(tiny.tokenizer), again)
+    export(undisturbed[1] / "run", tiny.tokenizer, again)
     assert all(path.read_bytes() == (again / path.name).read_bytes() for path in folder.iterdir())
 
 
@@ -282,6 +284,8 @@ def test_what_cannot_be_is_one_line(tiny: Tiny, tmp_path: Path, undisturbed: tup
         (lambda: load_encoder(tmp_path / "alien"), "is a gpt_bigcode, but an encoder is a bert"),
         (lambda: load_encoder(other), "cannot be read"),
         (lambda: save_encoder(undisturbed[1] / "run", load(tiny.tokenizer), tmp_path), "holds something else"),
+        (lambda: export(undisturbed[1] / "run", None, tmp_path / "out"), "is of an encoder: name its --tokenizer"),
+        (lambda: load_trained(undisturbed[1] / "run"), "does not fit this version|no checkpoint"),
         (lambda: fit(tiny, undisturbed[1], 3), "is of an earlier run"),
     ):
         with pytest.raises(UserError, match=match) as error:
