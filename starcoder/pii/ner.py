@@ -21,6 +21,7 @@ from starcoder.pii.entity import Detector, Entity
 from starcoder.pii.spans import Tags
 from starcoder.release.folder import local_folder
 
+_WINDOW = 512
 _TOKENS_TOGETHER = 2**13
 _PIECE = 2**20
 _PIECES_TOGETHER = 2**22
@@ -40,19 +41,24 @@ class NerDetector(Detector):
     Args:
         model: The model, in evaluation mode, on its device; its configuration names the tags.
         tokenizer: Its tokenizer.
-        window: Most tokens that the model sees at once, as far as it can.
-        overlap: Tokens that a window shares with the next; the paper's has none.
+        window: Most tokens that the model sees at once; as many as it was trained on when not given, which the
+            configuration of ours tells as `window`, otherwise the paper's 512.
+        overlap: Tokens that a window shares with the next; a quarter when not given, where the paper has none.
 
     Raises:
         UserError: The tags are not BIO tags of known labels, the tokenizer has more tokens than the model, or the
             window has no room for the overlap.
     """
 
-    def __init__(self, model: Any, tokenizer: tokenizers.Tokenizer, window: int = 512, overlap: int = 128) -> None:
+    def __init__(
+        self, model: Any, tokenizer: tokenizers.Tokenizer, window: int | None = None, overlap: int | None = None
+    ) -> None:
         self.model, self.tokenizer, self.tags = model, tokenizer, Tags(model.config.id2label)
-        self.window, self.overlap = min(window, getattr(model.config, "max_position_embeddings", window)), overlap
-        if not 0 <= overlap < self.window:
-            raise UserError(f"windows of {self.window} tokens cannot overlap by {overlap}")
+        window = window or getattr(model.config, "window", _WINDOW)
+        self.window = min(window, getattr(model.config, "max_position_embeddings", window))
+        self.overlap = self.window // 4 if overlap is None else overlap
+        if not 0 <= self.overlap < self.window:
+            raise UserError(f"windows of {self.window} tokens cannot overlap by {self.overlap}")
         if (ours := tokenizer.get_vocab_size()) > (its := model.config.vocab_size):
             raise UserError(f"its tokenizer has {ours} tokens, its model {its}: they do not belong together")
         tokenizer.no_padding()
@@ -60,14 +66,14 @@ class NerDetector(Detector):
         tokenizer.encode_special_tokens = True  # a sentinel's spelling in a text is text
 
     @classmethod
-    def open(cls, model: str, device: str = "auto", window: int = 512, overlap: int = 128) -> Self:
+    def open(cls, model: str, device: str = "auto", window: int | None = None, overlap: int | None = None) -> Self:
         """Read a folder, or a repository of the Hub such as `bigcode/starpii`; on a GPU it computes in bfloat16.
 
         Args:
             model: The folder, or `owner/name`.
             device: `cpu`, `cuda`, `cuda:1`, …; `auto` is a GPU when there is one.
-            window: Most tokens that the model sees at once, as far as it can.
-            overlap: Tokens that a window shares with the next.
+            window: Most tokens that the model sees at once, see above.
+            overlap: Tokens that a window shares with the next, see above.
 
         Raises:
             UserError: There is none, it is no classifier of tokens, or its tokenizer is missing.
@@ -168,7 +174,9 @@ def read_classifier(folder: Path) -> Any:
         UserError: There is none, or it is another kind of model, or damaged.
     """
     from transformers import AutoConfig, AutoModelForTokenClassification
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     if not (folder / "config.json").is_file():
         raise UserError("no config.json is there: name the folder of a model that `starcoder pii train` wrote")
     try:

@@ -28,8 +28,12 @@ Row = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Ids and tags (T,) of a chunk."""
 
 
-def new_classifier(encoder: str) -> Any:
-    """Transformers' token classifier on an encoder, a folder or Hub repository; its last layer has learned nothing.
+def new_classifier(encoder: str, window: int) -> Any:
+    """Transformers' token classifier on an encoder; its last layer has learned nothing.
+
+    Args:
+        encoder: Folder or Hub repository.
+        window: Tokens of the samples that it will be trained on, for its configuration to tell.
 
     Raises:
         UserError: There is no such encoder.
@@ -39,6 +43,7 @@ def new_classifier(encoder: str) -> Any:
     bert = load_encoder(encoder)
     bert.config.id2label = dict(enumerate(TAGS))
     bert.config.label2id = {name: number for number, name in enumerate(TAGS)}
+    bert.config.window = window
     model = BertForTokenClassification(bert.config)
     model.bert.load_state_dict(bert.state_dict())
     return model

@@ -32,7 +32,7 @@ def train(
     test: Path | None = None,
     corpus: Path = Path("build/smoke/corpus"),
     count: int = 3000,
-    encoder: str = "build/pii/starencoder",
+    encoder: str = "build/runs/starencoder-laptop/model",
     pseudo_labels: list[Path] | None = None,
     output: Path = Path("build/pii/starpii"),
     minutes: float | None = 8.0,
@@ -120,9 +120,7 @@ def _check(minutes: float | None, devices: int, count: int, tuning: Tuning) -> N
 def _detector(encoder: str, tuning: Tuning) -> NerDetector:
     """A detector with a new classifier, which measures with windows as long as the samples that it learns from."""
     try:
-        detector = NerDetector(
-            new_classifier(encoder), read_tokenizer(local_folder(encoder)), tuning.chunk, tuning.chunk // 2
-        )
+        detector = NerDetector(new_classifier(encoder, tuning.chunk), read_tokenizer(local_folder(encoder)))
     except UserError as error:
         raise UserError(f"{encoder}: {error}") from None
     if tuning.chunk > detector.window:
@@ -157,7 +155,7 @@ def _numbers(scores: Scores) -> dict[str, dict[str, float]]:
 
 def _quiet() -> None:
     """Leave out what Lightning and transformers say of every run."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     for harmless in ("The 'train_dataloader' does not have many workers", "The 'val_dataloader' does not have many"):
         warnings.filterwarnings("ignore", message=harmless)
