@@ -73,7 +73,7 @@ class ExampleData(LightningDataModule):
     Args:
         tokenizer: The encoder's.
         epochs: The examples of an epoch.
-        held_out: Examples to measure F1 with.
+        held_out: Number of examples to measure F1 with.
         chunk: Most tokens of a sample.
         batch_size: Samples a batch.
         seed: What order and cuts are a function of.
@@ -83,7 +83,7 @@ class ExampleData(LightningDataModule):
         self,
         tokenizer: tokenizers.Tokenizer,
         epochs: Epochs,
-        held_out: Sequence[Example],
+        held_out: int,
         chunk: int,
         batch_size: int,
         seed: int,
@@ -101,9 +101,9 @@ class ExampleData(LightningDataModule):
             raise UserError("there is nothing to train on: the examples have no text")
         return DataLoader(rows, self._batch_size, shuffle=True, collate_fn=collate)
 
-    def val_dataloader(self) -> DataLoader[Example]:
-        """Lists of examples."""
-        return DataLoader(self._held_out, _TEXTS_TOGETHER, collate_fn=list)  # type: ignore[arg-type]
+    def val_dataloader(self) -> DataLoader[int]:
+        """Numbers of examples."""
+        return DataLoader(range(self._held_out), _TEXTS_TOGETHER)  # type: ignore[arg-type]
 
 
 class Progress(Callback):
@@ -201,7 +201,7 @@ def finetune(
         enable_model_summary=False,
         **measured,
     )
-    data = ExampleData(detector.tokenizer, epochs, held_out, tuning.chunk, tuning.batch_size // devices, seed)
+    data = ExampleData(detector.tokenizer, epochs, len(held_out), tuning.chunk, tuning.batch_size // devices, seed)
     module = StarPII(detector, tuning.learning_rate, tuning.warmup_steps, tuning.weight_decay, lambda: progress.share)
     detector.model.train()
     try:

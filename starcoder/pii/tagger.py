@@ -103,6 +103,7 @@ class StarPII(LightningModule):
 
     Args:
         detector: Holds transformers' classifier, whose tags are `TAGS`.
+        held_out: Examples to measure with.
         learning_rate: Peak of the schedule.
         warmup_steps: Optimizer steps of linear warm-up.
         weight_decay: Decoupled decay of the matrices; vectors have none.
@@ -112,6 +113,7 @@ class StarPII(LightningModule):
     def __init__(
         self,
         detector: NerDetector,
+        held_out: Sequence[Example],
         learning_rate: float,
         warmup_steps: int,
         weight_decay: float,
@@ -120,7 +122,7 @@ class StarPII(LightningModule):
         super().__init__()
         self.model, self.detector, self.progress = detector.model, detector, progress
         self.learning_rate, self.warmup_steps, self.weight_decay = learning_rate, warmup_steps, weight_decay
-        self.scores = Scores()
+        self.held_out, self.scores = held_out, Scores()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Mean loss in nats of the tokens of a batch that have a tag."""
@@ -135,9 +137,10 @@ class StarPII(LightningModule):
         """Begin to count."""
         self.scores = Scores()
 
-    def validation_step(self, batch: list[Example], batch_idx: int) -> None:
-        """Count what the model finds in some examples."""
-        self.scores += score_all(batch, self.detector.detect_all([example.text for example in batch]))
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Count what the model finds in the examples of these numbers (B,)."""
+        examples = [self.held_out[number] for number in batch.tolist()]
+        self.scores += score_all(examples, self.detector.detect_all([example.text for example in examples]))
 
     def on_validation_epoch_end(self) -> None:
         """Log `val_f1`, of all labels and processes together."""
