@@ -202,7 +202,8 @@ def finetune(
         **measured,
     )
     data = ExampleData(detector.tokenizer, epochs, len(held_out), tuning.chunk, tuning.batch_size // devices, seed)
-    module = StarPII(detector, tuning.learning_rate, tuning.warmup_steps, tuning.weight_decay, lambda: progress.share)
+    values = tuning.learning_rate, tuning.warmup_steps, tuning.weight_decay
+    module = StarPII(detector, held_out, *values, lambda: progress.share)
     detector.model.train()
     try:
         trainer.fit(module, data)
