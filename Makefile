@@ -28,6 +28,7 @@ TASKS ?=
 PAPER ?=
 BENCHMARKS ?=
 REPO ?=
+PII ?= build/pii
 FINETUNE_DIR ?= build/finetune/$(notdir $(abspath $(CODE)))
 RUNS := starcoderbase starcoderbase-7b starcoderbase-3b starcoderbase-1b starcoder santacoder
 
@@ -43,7 +44,7 @@ OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smoke corpus tokenizer shards plan $(RUNS) finetune evaluate push serve test check bench notebooks lock resolve clean
+.PHONY: help setup smoke corpus tokenizer shards plan $(RUNS) finetune pii evaluate push serve test check bench notebooks lock resolve clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +96,13 @@ finetune: $(STAMP) ## go on from MODEL=build/smoke/starcoder on a repository of 
 	  --trainer.logger.init_args.save_dir $(FINETUNE_DIR)/metrics --trainer.max_steps $(STEPS) \
 	  $(if $(CONTEXT),--data.context_length $(CONTEXT)) $(if $(GPUS),--trainer.devices $(GPUS)) $(OPTIONS)
 	$(BIN)/starcoder export --checkpoint $(FINETUNE_DIR)/checkpoints --tokenizer $(MODEL) --output $(FINETUNE_DIR)/model
+
+pii: $(STAMP) ## train a model of names, keys and passwords in code, and measure it beside the rules [PII=build/pii] [OPTIONS='--minutes 8']
+	$(BIN)/starcoder corpus build --config recipes/corpus/installed.yaml --pii none --output $(PII)/corpus
+	$(BIN)/starcoder tokenizer train --corpus $(PII)/corpus --output $(PII)/tokenizer --vocab_size 4096
+	$(BIN)/starcoder fit --config recipes/starencoder-laptop.yaml --data.corpus $(PII)/corpus --data.tokenizer $(PII)/tokenizer
+	$(BIN)/starcoder pii train --corpus $(PII)/corpus --encoder build/runs/starencoder-laptop/model --output $(PII)/starpii $(OPTIONS)
+	$(BIN)/starcoder pii benchmark --corpus $(PII)/corpus --model $(PII)/starpii
 
 evaluate: $(STAMP) ## run the paper's benchmarks on MODEL=build/smoke/starcoder [TASKS=humaneval,…] [BENCHMARKS=folder] [PAPER=preset] [OPTIONS=]
 	$(BIN)/starcoder evaluate $(MODEL) $(if $(TASKS),--tasks $(TASKS)) $(if $(PAPER),--preset $(PAPER)) \

@@ -20,13 +20,14 @@ COMMANDS = {
     "corpus build": ("starcoder.corpus.build:build", "build a corpus of permissively licensed code (§3, §5.1)"),
     "corpus inspect": ("starcoder.corpus.inspect:inspect", "show what a corpus holds, what was left out, and why"),
     "corpus opt-out": ("starcoder.corpus.forget:forget", "take repositories out of a finished corpus and its shards"),
+    "pii scan": ("starcoder.pii.scan:scan", "find names, e-mails, keys, passwords and IP addresses in files (§4)"),
     "pii redact": ("starcoder.pii.redact:redact", "copy a folder or a parquet file without its PII and secrets (§4)"),
+    "pii train": ("starcoder.pii.train:train", "train StarPII, the model that finds names, keys and passwords (§4)"),
+    "pii benchmark": ("starcoder.pii.benchmark:benchmark", "precision and recall of PII detectors, side by side (§4)"),
     "tokenizer train": ("starcoder.corpus.vocabulary:train_tokenizer", "train the byte-level BPE on a corpus (§5.3)"),
     "tokenize": ("starcoder.training.shards:tokenize", "write a corpus as token shards"),
     "fit": ("starcoder.training.fit:run", "train: pretraining or fine-tuning, by recipe (§5.5-5.6)"),
     "validate": ("starcoder.training.fit:run", "measure the validation loss of a checkpoint"),
-    "pii scan": ("starcoder.pii.scan:scan", "find names, e-mails, keys, passwords and IP addresses in files (§4)"),
-    "pii benchmark": ("starcoder.pii.benchmark:benchmark", "precision and recall of PII detectors, side by side (§4)"),
     "plan": ("starcoder.training.planner.plan:plan", "memory, time and cost of a training run, without a GPU (§5.7)"),
     "export": (
         "starcoder.release.export:export",
@@ -121,13 +122,16 @@ def _call(function: Callable[..., Any], prog: str, args: list[str]) -> None:
 def _spelled_out(args: list[str], options: Signature) -> list[str]:
     """`args` with what a user may leave out: the first option's name, "true" after a switch; `-` is `_` in names.
 
-    Of a first option that is a list, all arguments before the next option are elements.
+    Of a first option that is a list, all arguments before any option, and all after `--`, are elements.
     """
     name, option = next(iter(options.parameters.items()), ("", None))
     leading = list(takewhile(lambda arg: not arg.startswith("-"), args))
     first: list[str] = []
-    if leading and option and get_origin(option.annotation) is list:
-        first, args = [part for arg in leading for part in (f"--{name}+", arg)], args[len(leading) :]
+    if option and get_origin(option.annotation) is list:
+        rest = args[len(leading) :]
+        end = rest.index("--") if "--" in rest else len(rest)
+        args, trailing = rest[:end], rest[end + 1 :]
+        first = [part for arg in leading + trailing for part in (f"--{name}+", arg)]
     elif leading:
         first = [f"--{name}"]
     switches = {f"--{name}" for name, option in options.parameters.items() if option.annotation is bool}

@@ -50,6 +50,11 @@ def test_several_paths_and_values_as_they_are(code: Path, capsys: pytest.Capture
     assert KEY not in told
 
 
+def test_paths_may_come_last_as_hooks_have_them(code: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told, _ = scan(capsys, "--show", "--", code / "sub", code / "a.py")
+    assert told.splitlines()[0] == f"{code}/a.py:1:6: EMAIL # By [{EMAIL}]"
+
+
 def test_what_redaction_leaves_is_told_on_request(code: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "IP_ADDRESS" not in scan(capsys, code)[0]
     assert "a.py:3:10: IP_ADDRESS" in scan(capsys, code, "--everything")[0]
