@@ -54,8 +54,8 @@ class NerDetector(Detector):
         self, model: Any, tokenizer: tokenizers.Tokenizer, window: int | None = None, overlap: int | None = None
     ) -> None:
         self.model, self.tokenizer, self.tags = model, tokenizer, Tags(model.config.id2label)
-        window = window or getattr(model.config, "window", _WINDOW)
-        self.window = min(window, getattr(model.config, "max_position_embeddings", window))
+        wanted = window or int(getattr(model.config, "window", _WINDOW))
+        self.window: int = min(wanted, getattr(model.config, "max_position_embeddings", wanted))
         self.overlap = self.window // 4 if overlap is None else overlap
         if not 0 <= self.overlap < self.window:
             raise UserError(f"windows of {self.window} tokens cannot overlap by {self.overlap}")
@@ -176,7 +176,7 @@ def read_classifier(folder: Path) -> Any:
     from transformers import AutoConfig, AutoModelForTokenClassification
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it without types
     if not (folder / "config.json").is_file():
         raise UserError("no config.json is there: name the folder of a model that `starcoder pii train` wrote")
     try:

@@ -7,7 +7,7 @@ On ordinary lines the findings equal those of all plugins on all lines.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -119,7 +119,8 @@ def all_plugins() -> dict[str, Any]:
     """The plugins of the paper by class name, with the library's own limits."""
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 
-    classes: dict[str, Any] = {plugin.__name__: plugin for plugin in get_mapping_from_secret_type_to_class().values()}
+    found: Mapping[str, Any] = get_mapping_from_secret_type_to_class()
+    classes = {plugin.__name__: plugin for plugin in found.values()}
     return {name: classes[name]() for _, names in _NEEDS for name in names}
 
 

@@ -87,7 +87,8 @@ def _weights(text: str, tokens: Tokens, first: NDArray[np.int64]) -> NDArray[np.
     spans = zip(tokens.starts.tolist(), tokens.ends.tolist(), strict=True)
     weights = np.array([not text[a:b].isspace() for a, b in spans], dtype=np.float32)
     lengths = np.diff(np.append(first, len(weights)))
-    return weights + np.repeat(np.add.reduceat(weights, first) == 0, lengths)
+    blank: NDArray[np.bool_] = np.add.reduceat(weights, first) == 0
+    return weights + np.repeat(blank, lengths).astype(np.float32)
 
 
 def _apart(text: str, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.bool_]:
