@@ -188,6 +188,9 @@ def save_encoder(checkpoint: Path, tokenizer: Tokenizer, output: Path) -> None:
     model.tie_weights()
     with atomic_folder(output, MARKER) as partial, _quiet():
         model.save_pretrained(partial)
+        mode = (partial / "config.json").stat().st_mode
+        for path in partial.glob("*.safetensors"):  # safetensors lets nobody else read them
+            path.chmod(mode)
         save_vocabulary(tokenizer, partial, config.max_position_embeddings)
         record = {"step": meta["global_step"], "tokenizer": meta["tokenizer"], "data": meta.get("EncoderDataModule")}
         (partial / MARKER).write_text(json.dumps(record, indent=2) + "\n")
