@@ -31,6 +31,9 @@ class Tuning:
     Attributes:
         max_epochs: Most passes over the examples.
         chunk: Most tokens of a sample; chunks of a text do not overlap.
+        empty_at_first: Share of the chunks without any entity that are trained on in the beginning: a short run learns
+            what entities look like before it learns how rare they are.
+        empty_at_last: That share in the end, in between it grows with the square of what is over; 1 is all of them.
         batch_size: Samples of an optimizer step, on all devices together.
         learning_rate: Peak of AdamW's schedule, a cosine to 0.
         warmup_steps: Optimizer steps of linear warm-up.
@@ -45,14 +48,20 @@ class Tuning:
     """
 
     max_epochs: int = 1000
-    chunk: int = 128
-    batch_size: int = 32
-    learning_rate: float = 1e-3
+    chunk: int = 64
+    empty_at_first: float = 0.03
+    empty_at_last: float = 0.6
+    batch_size: int = 64
+    learning_rate: float = 2e-3
     warmup_steps: int = 50
     weight_decay: float = 0.01
     eval_every: int | None = None
     patience: int = 15
     threshold: float = 0.01
+
+    def empty(self, progress: float) -> float:
+        """Share of the chunks without any entity that are trained on when `progress` of the run, 0 to 1, is over."""
+        return self.empty_at_first + (self.empty_at_last - self.empty_at_first) * min(1.0, progress) ** 2
 
     def __post_init__(self) -> None:
         least = {"max_epochs": 1, "chunk": 1, "batch_size": 1, "warmup_steps": 0, "weight_decay": 0, "patience": 1}
@@ -61,6 +70,9 @@ class Tuning:
         ]
         if not self.learning_rate > 0:
             wrong.append(f"learning_rate is {self.learning_rate}, not above 0")
+        for name in ("empty_at_first", "empty_at_last"):
+            if not 0 <= getattr(self, name) <= 1:
+                wrong.append(f"{name} is {getattr(self, name)}, not between 0 and 1")
         if self.eval_every is not None and self.eval_every < 1:
             wrong.append(f"eval_every is {self.eval_every}, below 1")
         if wrong:
@@ -77,6 +89,7 @@ class ExampleData(LightningDataModule):
         chunk: Most tokens of a sample.
         batch_size: Samples a batch.
         seed: What order and cuts are a function of.
+        empty: Share of the chunks without any entity that an epoch has, asked when it begins.
     """
 
     def __init__(
@@ -87,16 +100,17 @@ class ExampleData(LightningDataModule):
         chunk: int,
         batch_size: int,
         seed: int,
+        empty: Callable[[], float],
     ) -> None:
         super().__init__()
-        self._tokenizer, self._epochs, self._held_out = tokenizer, epochs, held_out
+        self._tokenizer, self._epochs, self._held_out, self._empty = tokenizer, epochs, held_out, empty
         self._chunk, self._batch_size, self._seed = chunk, batch_size, seed
 
     def train_dataloader(self) -> DataLoader[Row]:
         """Batches of `collate`, shuffled; chunks begin elsewhere in every epoch."""
         epoch = self.trainer.current_epoch if self.trainer else 0
         rng = np.random.default_rng([self._seed, epoch])
-        rows = Chunks(self._epochs(epoch), self._tokenizer, self._chunk, rng)
+        rows = Chunks(self._epochs(epoch), self._tokenizer, self._chunk, rng, self._empty())
         if not len(rows):
             raise UserError("there is nothing to train on: the examples have no text")
         return DataLoader(rows, self._batch_size, shuffle=True, collate_fn=collate)
@@ -201,7 +215,10 @@ def finetune(
         enable_model_summary=False,
         **measured,
     )
-    data = ExampleData(detector.tokenizer, epochs, len(held_out), tuning.chunk, tuning.batch_size // devices, seed)
+    share = tuning.batch_size // devices
+    data = ExampleData(
+        detector.tokenizer, epochs, len(held_out), tuning.chunk, share, seed, lambda: tuning.empty(progress.share)
+    )
     values = tuning.learning_rate, tuning.warmup_steps, tuning.weight_decay
     module = StarPII(detector, held_out, *values, lambda: progress.share)
     detector.model.train()

@@ -58,6 +58,7 @@ class Chunks(Dataset[Row]):
         size: Most tokens of a chunk.
         rng: What the beginning of a text's first chunk is drawn from, so that entities come at every place; each
             text's chunks begin with its first token when not given.
+        empty: Share of the chunks without any entity that are kept, drawn from `rng`.
     """
 
     def __init__(
@@ -66,13 +67,16 @@ class Chunks(Dataset[Row]):
         tokenizer: tokenizers.Tokenizer,
         size: int,
         rng: np.random.Generator | None = None,
+        empty: float = 1.0,
     ) -> None:
         self._chunks: list[Row] = []
         for example in examples:
             tokens = encode(tokenizer, example.text)
             tags = tag(tokens, example.fragments)
             offset = int(rng.integers(size)) if rng else 0
-            self._chunks += [(tokens.ids[part], tags[part]) for part in chunks(len(tags), size, offset)]
+            for part in chunks(len(tags), size, offset):
+                if rng is None or (tags[part] > 0).any() or rng.random() < empty:
+                    self._chunks.append((tokens.ids[part], tags[part]))
 
     def __len__(self) -> int:
         """Number of chunks."""

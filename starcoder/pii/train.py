@@ -45,7 +45,7 @@ def train(
 
     Args:
         data: labelled texts, in parquet or JSON lines with the columns of bigcode/bigcode-pii-dataset; without them,
-            people and secrets that nobody owns are planted into the code of `corpus`, anew in every epoch.
+            people and secrets that nobody owns are planted into the code of `corpus`, anew in every other epoch.
         test: labelled texts to measure it with; a tenth of `data`, or what is planted into other code, when not given.
         corpus: folder of a corpus, for what is planted.
         count: examples to plant for an epoch; a tenth as many to measure with.
@@ -129,11 +129,11 @@ def _detector(encoder: str, tuning: Tuning) -> NerDetector:
 
 
 def _planted(corpus: Path, count: int, seed: int) -> tuple[Epochs, list[Example]]:
-    """Examples that are planted anew for every epoch, and others to measure with."""
+    """Examples that are planted anew for every other epoch, and others to measure with."""
     from starcoder.pii.plant.generate import generate
 
     held_out = list(generate(corpus, "test", count // _HELD_OUT, seed))
-    return lambda epoch: list(generate(corpus, "train", count, seed + epoch)), held_out
+    return lambda epoch: list(generate(corpus, "train", count, seed + epoch // 2)), held_out
 
 
 def _labelled(data: Path, seed: int) -> tuple[Epochs, list[Example]]:
