@@ -120,7 +120,7 @@ class StarEncoder(Divisible):
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Draw every parameter as BERT's: N(0, initializer_range), a function of (seed, name) alone; <pad> is the zero vector."""
+        """Draw every parameter as BERT does, a function of (seed, name) alone; <pad> is the zero vector."""
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 parameter.zero_()
