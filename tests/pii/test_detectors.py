@@ -1,12 +1,16 @@
 """All rules together."""
 
 import pickle
+from itertools import pairwise
 from random import Random
 
 import pytest
 
 from starcoder.errors import UserError
 from starcoder.pii.detectors import RegexDetector, open_detector
+from starcoder.pii.entity import Entity
+from starcoder.pii.redaction import Replacement, redact, redactable
+from tests.pii.fuzz import assert_sound, texts
 from tests.pii.secrets import TOKENS
 
 SECRET = TOKENS["GitHub"](Random(1))
@@ -39,3 +43,18 @@ def test_a_detector_survives_pickling() -> None:
 def test_a_model_that_is_missing_is_one_clear_line(tmp_path: object) -> None:
     with pytest.raises(UserError):
         open_detector(f"{tmp_path}/nothing", device="cpu")
+
+
+def test_rules_and_redaction_survive_10_000_odd_texts() -> None:
+    detector = RegexDetector()
+    for text in texts(10_000, seed=11):
+        assert_sound(detector, text)
+        entities = detector.detect(text)
+        redacted = redact(text, entities)
+        outside = "".join(text[a.end : b.start] for a, b in pairwise(_borders(text, redactable(text, entities))))
+        assert len(redacted.text) == len(outside) + sum(len(new) for _, new in redactable(text, entities))
+        assert redacted.counts or redacted.text is text
+
+
+def _borders(text: str, replacements: list[Replacement]) -> list[Entity]:
+    return [Entity(0, 0, ""), *(entity for entity, _ in replacements), Entity(len(text), len(text), "")]
