@@ -44,9 +44,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "laptop": {  # minutes on two cores; so few steps leave nothing to overfit, so there is no dropout
         "num_hidden_layers": 3,
-        "hidden_size": 128,
-        "intermediate_size": 512,
-        "num_attention_heads": 4,
+        "hidden_size": 192,
+        "intermediate_size": 768,
+        "num_attention_heads": 12,
         "max_position_embeddings": 512,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,

@@ -5,7 +5,7 @@ Shapes: B chunks, T tokens.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tokenizers
@@ -19,34 +19,43 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 
 from starcoder.pii.bio import IGNORED, TAGS, chunks, encode, tag
-from starcoder.pii.encoder import load_encoder
+from starcoder.pii.encoder import encoder_config
 from starcoder.pii.examples import Example
 from starcoder.pii.matching import Score, Scores, score_all
+from starcoder.pii.neighbours import look_around
 from starcoder.pii.ner import NerDetector
+
+if TYPE_CHECKING:
+    from transformers import BertModel
 
 Row = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Ids and tags (T,) of a chunk."""
 
 
-def new_classifier(encoder: str, window: int) -> Any:
+def new_classifier(encoder: "BertModel", window: int) -> Any:
     """Transformers' token classifier on an encoder; its last layer has learned nothing.
 
     Args:
-        encoder: Folder or Hub repository.
+        encoder: The encoder, whose weights are copied.
         window: Tokens of the samples that it will be trained on, for its configuration to tell.
-
-    Raises:
-        UserError: There is no such encoder.
     """
     from transformers import BertForTokenClassification
 
-    bert = load_encoder(encoder)
-    bert.config.id2label = dict(enumerate(TAGS))
-    bert.config.label2id = {name: number for number, name in enumerate(TAGS)}
-    bert.config.window = window
-    model = BertForTokenClassification(bert.config)
-    model.bert.load_state_dict(bert.state_dict())
+    encoder.config.id2label = dict(enumerate(TAGS))
+    encoder.config.label2id = {name: number for number, name in enumerate(TAGS)}
+    encoder.config.window = window
+    model = BertForTokenClassification(encoder.config)
+    model.bert.load_state_dict(encoder.state_dict())
     return model
+
+
+def small_encoder(vocab_size: int) -> "BertModel":
+    """An encoder of about a million parameters that has read nothing, but whose heads look around."""
+    from transformers import BertModel
+
+    bert = BertModel(encoder_config("laptop", vocab_size), add_pooling_layer=False)
+    look_around(bert)
+    return bert
 
 
 class Chunks(Dataset[Row]):

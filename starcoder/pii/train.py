@@ -12,12 +12,13 @@ from random import Random
 from lightning import seed_everything
 
 from starcoder.errors import UserError
+from starcoder.pii.encoder import load_encoder
 from starcoder.pii.examples import Example, read_examples
 from starcoder.pii.finetuning import Epochs, Tuning, finetune
 from starcoder.pii.matching import Scores, score_all
 from starcoder.pii.ner import NerDetector, find_device, read_tokenizer
 from starcoder.pii.pseudo import filtered
-from starcoder.pii.tagger import new_classifier
+from starcoder.pii.tagger import new_classifier, small_encoder
 from starcoder.release.folder import local_folder
 from starcoder.storage import atomic_folder, check_replaceable
 
@@ -32,7 +33,8 @@ def train(
     test: Path | None = None,
     corpus: Path = Path("build/smoke/corpus"),
     count: int = 3000,
-    encoder: str = "build/runs/starencoder-laptop/model",
+    encoder: str | None = None,
+    tokenizer: Path = Path("build/smoke/tokenizer"),
     pseudo_labels: list[Path] | None = None,
     output: Path = Path("build/pii/starpii"),
     minutes: float | None = 8.0,
@@ -41,7 +43,7 @@ def train(
     tuning: Tuning = Tuning(),  # noqa: B008 - frozen
     seed: int = 1234,
 ) -> None:
-    """Train a tagger of tokens on an encoder, write its folder, and print how good it is on examples held out.
+    """Train a tagger of tokens, write its folder, and print how good it is on examples held out.
 
     Args:
         data: labelled texts, in parquet or JSON lines with the columns of bigcode/bigcode-pii-dataset; without them,
@@ -49,7 +51,9 @@ def train(
         test: labelled texts to measure it with; a tenth of `data`, or what is planted into other code, when not given.
         corpus: folder of a corpus, for what is planted.
         count: examples to plant for an epoch; a tenth as many to measure with.
-        encoder: folder or Hub repository of the pretrained encoder, such as bigcode/starencoder.
+        encoder: folder or Hub repository of a pretrained encoder, such as bigcode/starencoder; without one, a small
+            encoder is trained together with the tagger.
+        tokenizer: folder of the tokenizer for that small one.
         pseudo_labels: labels that a model gave with a score; what is sure enough of them is trained on first.
         output: folder to write, which `starcoder pii scan --model` and transformers read.
         minutes: most time to train; with pseudo-labels, half of it on them.
@@ -69,14 +73,15 @@ def train(
     pseudo = [example for file in pseudo_labels or () for example in filtered(read_examples(file))]
     epochs, held_out = _planted(corpus, count, seed) if data is None else _labelled(data, seed)
     held_out = held_out if test is None else read_examples(test)
-    detector = _detector(encoder, tuning)
+    base = tokenizer if encoder is None else local_folder(encoder)
+    detector = _detector(base, encoder is None, tuning)
     stages: list[Epochs] = [lambda _: pseudo, epochs] if pseudo else [epochs]
     for stage in stages:
         share = minutes / len(stages) if minutes else None
         finetune(detector, stage, held_out, tuning, share, accelerator, devices, seed)
     scores = measure(detector, held_out)
     with atomic_folder(output, MARKER) as partial:
-        save(detector, local_folder(encoder), partial)
+        save(detector, base, partial)
         (partial / SCORES).write_text(json.dumps(_numbers(scores), indent=2) + "\n")
     print(f"{len(held_out)} examples that it has not seen:\n{table(scores)}\nwritten: {output}")
 
@@ -98,12 +103,12 @@ def table(scores: Scores) -> str:
     return "\n".join(lines)
 
 
-def save(detector: NerDetector, encoder: Path, folder: Path) -> None:
-    """Write the model and its encoder's tokenizer as a folder that transformers reads."""
+def save(detector: NerDetector, base: Path, folder: Path) -> None:
+    """Write the model and the tokenizer of `base` as a folder that transformers reads."""
     detector.model.save_pretrained(folder)
     for name in _TOKENIZER_FILES:
-        if (encoder / name).is_file():
-            shutil.copyfile(encoder / name, folder / name)
+        if (base / name).is_file():
+            shutil.copyfile(base / name, folder / name)
 
 
 def _check(minutes: float | None, devices: int, count: int, tuning: Tuning) -> None:
@@ -117,14 +122,16 @@ def _check(minutes: float | None, devices: int, count: int, tuning: Tuning) -> N
         raise UserError("; ".join(problem for problem, holds in wrong.items() if holds))
 
 
-def _detector(encoder: str, tuning: Tuning) -> NerDetector:
-    """A detector with a new classifier, which measures with windows as long as the samples that it learns from."""
+def _detector(base: Path, small: bool, tuning: Tuning) -> NerDetector:
+    """A detector with a new classifier on the encoder of a folder, or a small one with the tokenizer of that folder."""
     try:
-        detector = NerDetector(new_classifier(encoder, tuning.chunk), read_tokenizer(local_folder(encoder)))
+        backend = read_tokenizer(base)
+        bert = small_encoder(backend.get_vocab_size()) if small else load_encoder(base)
+        detector = NerDetector(new_classifier(bert, tuning.chunk), backend)
     except UserError as error:
-        raise UserError(f"{encoder}: {error}") from None
+        raise UserError(f"{base}: {str(error).removeprefix(f'{base}: ')}") from None
     if tuning.chunk > detector.window:
-        raise UserError(f"tuning.chunk is {tuning.chunk}, but {encoder} sees {detector.window} tokens at once")
+        raise UserError(f"tuning.chunk is {tuning.chunk}, but {base} sees {detector.window} tokens at once")
     return detector
 
 

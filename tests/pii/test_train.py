@@ -13,7 +13,7 @@ from transformers import AutoModelForTokenClassification, BertForPreTraining
 
 from starcoder.errors import UserError
 from starcoder.pii.bio import IGNORED, TAGS
-from starcoder.pii.encoder import encoder_config
+from starcoder.pii.encoder import encoder_config, load_encoder
 from starcoder.pii.entity import Entity
 from starcoder.pii.examples import Example, write_examples
 from starcoder.pii.finetuning import Progress, Tuning
@@ -74,9 +74,9 @@ def test_chunks_carry_every_token_and_its_tag_once(encoder: Path) -> None:
 
 
 def test_the_loss_is_transformers_own(encoder: Path) -> None:
-    detector = NerDetector(new_classifier(str(encoder), 32).eval(), read_tokenizer(encoder))
+    detector = NerDetector(new_classifier(load_encoder(encoder), 32).eval(), read_tokenizer(encoder))
     module = StarPII(detector, [], 1e-3, 0, 0.0, lambda: 0.0)
-    module.log = lambda *_: None  # type: ignore[method-assign,assignment]
+    module.log = lambda *_: None  # type: ignore[method-assign]
     rows = Chunks(examples(4, 3), detector.tokenizer, 32)
     batch = collate([rows[number] for number in range(len(rows))])
     expected = detector.model(**batch).loss
@@ -85,7 +85,7 @@ def test_the_loss_is_transformers_own(encoder: Path) -> None:
 
 def test_the_schedule_warms_up_by_steps_and_ends_with_the_run(encoder: Path) -> None:
     progress = Progress(None)
-    detector = NerDetector(new_classifier(str(encoder), 32), read_tokenizer(encoder))
+    detector = NerDetector(new_classifier(load_encoder(encoder), 32), read_tokenizer(encoder))
     module = StarPII(detector, [], 1.0, 10, 0.0, lambda: progress.share)
     assert [module._factor(step) for step in (0, 4, 9, 50)] == pytest.approx([0.1, 0.5, 1, 1])
     progress.share = 0.5
@@ -116,6 +116,14 @@ def test_the_same_seed_gives_the_same_weights(encoder: Path, data: Path, tmp_pat
         tuning = Tuning(chunk=64, batch_size=16, max_epochs=1)
         train(data=data, encoder=str(encoder), output=file.parent, minutes=None, device="cpu", tuning=tuning)
     assert one.read_bytes() == other.read_bytes()
+
+
+def test_without_an_encoder_a_small_one_learns_too(encoder: Path, data: Path, tmp_path: Path) -> None:
+    tuning = Tuning(chunk=64, batch_size=16, warmup_steps=5, max_epochs=6)
+    options: dict[str, Any] = {"data": data, "tokenizer": encoder, "minutes": None, "device": "cpu", "tuning": tuning}
+    train(output=tmp_path / "out", **options)
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert min(scores["NAME"]["f1"], scores["KEY"]["f1"]) > 0.9
 
 
 def test_pseudo_labels_come_first_and_only_the_sure_ones(
@@ -164,7 +172,7 @@ def test_time_ends_the_run(encoder: Path, data: Path, tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"minutes": 0.0}, "minutes is 0.0, no length of time"),
-        ({"devices": 3}, "32 samples cannot be shared out to 3 devices"),
+        ({"devices": 3}, "16 samples cannot be shared out to 3 devices"),
         ({"device": "abacus"}, "no device abacus"),
         ({"data": Path("nothing.parquet")}, "nothing.parquet cannot be read"),
         ({"encoder": "no/such/folder"}, "neither a folder nor a repository"),
@@ -174,8 +182,9 @@ def test_time_ends_the_run(encoder: Path, data: Path, tmp_path: Path) -> None:
 def test_bad_input_is_one_line(
     encoder: Path, data: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
+    known: dict[str, Any] = {"data": data, "encoder": str(encoder), "output": tmp_path / "out", "device": "cpu"}
     with pytest.raises(UserError, match=message) as error:
-        train(**{"data": data, "encoder": str(encoder), "output": tmp_path / "out", "device": "cpu"} | options)
+        train(**known | options)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
 
