@@ -97,11 +97,10 @@ finetune: $(STAMP) ## go on from MODEL=build/smoke/starcoder on a repository of 
 	  $(if $(CONTEXT),--data.context_length $(CONTEXT)) $(if $(GPUS),--trainer.devices $(GPUS)) $(OPTIONS)
 	$(BIN)/starcoder export --checkpoint $(FINETUNE_DIR)/checkpoints --tokenizer $(MODEL) --output $(FINETUNE_DIR)/model
 
-pii: $(STAMP) ## train a model of names, keys and passwords in code, and measure it beside the rules [PII=build/pii] [OPTIONS='--minutes 8']
+pii: $(STAMP) ## train a model of names, keys and passwords in code, and measure it beside the rules [PII=build/pii] [OPTIONS='--minutes 12']
 	$(BIN)/starcoder corpus build --config recipes/corpus/installed.yaml --pii none --output $(PII)/corpus
 	$(BIN)/starcoder tokenizer train --corpus $(PII)/corpus --output $(PII)/tokenizer --vocab_size 4096
-	$(BIN)/starcoder fit --config recipes/starencoder-laptop.yaml --data.corpus $(PII)/corpus --data.tokenizer $(PII)/tokenizer
-	$(BIN)/starcoder pii train --corpus $(PII)/corpus --encoder build/runs/starencoder-laptop/model --output $(PII)/starpii $(OPTIONS)
+	$(BIN)/starcoder pii train --corpus $(PII)/corpus --tokenizer $(PII)/tokenizer --output $(PII)/starpii $(OPTIONS)
 	$(BIN)/starcoder pii benchmark --corpus $(PII)/corpus --model $(PII)/starpii
 
 evaluate: $(STAMP) ## run the paper's benchmarks on MODEL=build/smoke/starcoder [TASKS=humaneval,…] [BENCHMARKS=folder] [PAPER=preset] [OPTIONS=]

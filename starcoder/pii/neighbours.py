@@ -14,7 +14,7 @@ Shapes: T positions, C channels, D head size.
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -54,7 +54,8 @@ def look_around(bert: "BertModel", offsets: Sequence[int] = OFFSETS) -> None:
     tokens = embeddings.word_embeddings.weight  # (V, C)
     tokens.mul_(_TOKEN_SCALE / bert.config.initializer_range)
     tokens[:, :size] = 0
-    for layer in bert.encoder.layer:
+    layers: Any = bert.encoder.layer
+    for layer in layers:
         attention = layer.attention.self
         for head, offset in enumerate(offsets):
             rows = slice(head * size, (head + 1) * size)
@@ -73,4 +74,5 @@ def _turn(offset: int, speeds: Tensor) -> Tensor:
     """The matrix (D, D) that makes the waves of place t those of place t + `offset`."""
     sine, cosine = (offset * speeds).sin(), (offset * speeds).cos()
     blocks = torch.stack((cosine, sine, -sine, cosine), dim=-1).view(-1, 2, 2)
-    return torch.block_diag(*blocks)
+    turn: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+    return turn

@@ -207,7 +207,7 @@ def test_the_recipe_has_the_papers_values_and_fits_the_command() -> None:
     parser.add_argument("--config", action="config")
     parser.add_function_arguments(train, as_positional=False)
     options = parser.instantiate(parser.parse_args(["--config", str(RECIPE)]))
-    assert options.tuning == Tuning(100, 1024, 64, 2e-5, 100, 0.01, 100, 15, 0.01)
+    assert options.tuning == Tuning(100, 1024, 1.0, 1.0, 64, 2e-5, 100, 0.01, 100, 15, 0.01)
     assert (options.encoder, options.devices, options.minutes) == ("bigcode/starencoder", 8, None)
     for line in RECIPE.read_text().splitlines():
         assert line.startswith("#") or "#" in line or line in ("", "tuning:")
