@@ -64,6 +64,7 @@ def test_make_help_lists_the_targets_that_the_readme_names() -> None:
         "plan",
         "starcoderbase",
         "finetune",
+        "pii",
         "evaluate",
         "push",
         "serve",
