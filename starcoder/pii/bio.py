@@ -8,8 +8,9 @@ Shapes: T tokens.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import tokenizers
@@ -26,6 +27,7 @@ IGNORED = -100
 """Tag of a token that has no part in the loss; torch's own."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_IN_WORD = re.compile(r"[\w.-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ class Tokens:
         ids: Token ids, int64 of shape (T,).
         starts: Place of each token's first character in the text; tokens that share a character share its place.
         ends: Place after its last one.
-        words: Number of the word that it is a part of: letters, a digit, signs or blanks, as the tokenizer cuts them.
+        words: Number of the word that it is a part of: a run of letters, digits, `_`, `-` and `.`, or whatever
+            else a token holds.
     """
 
     ids: NDArray[np.int64]
@@ -49,8 +52,16 @@ def encode(tokenizer: tokenizers.Tokenizer, text: str) -> Tokens:
     """Tokens of any text, none of them special; a lone surrogate, which no token has, is read as U+FFFD."""
     encoding = tokenizer.encode(_SURROGATE.sub("\ufffd", text), add_special_tokens=False)
     places = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-    words = np.array(encoding.word_ids, dtype=np.int64)
-    return Tokens(np.array(encoding.ids, dtype=np.int64), places[:, 0], places[:, 1], words)
+    return Tokens(np.array(encoding.ids, dtype=np.int64), places[:, 0], places[:, 1], _words(text, encoding.offsets))
+
+
+def _words(text: str, places: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """Number of the word of each token (T,); a word begins where not both sides of a token's start are in one."""
+    begins = [
+        start >= end and not (_IN_WORD.match(text, start - 1) and _IN_WORD.match(text, start))
+        for (_, end), (start, _) in pairwise(places)
+    ]
+    return np.cumsum([0, *begins], dtype=np.int64)[: len(places)]
 
 
 def tag(tokens: Tokens, fragments: Iterable[Entity]) -> NDArray[np.int64]:

@@ -24,7 +24,7 @@ from starcoder.errors import UserError
 if TYPE_CHECKING:
     from transformers import BertModel
 
-OFFSETS = (-1, 1, -2, 2, -3, 3)
+OFFSETS = (-1, 1, -2, 2, -3, 3, -4, 4)
 """Where the first heads of a layer look; the others begin as usual."""
 
 _FASTEST, _SLOWEST = 2.5, 0.02  # radians a token

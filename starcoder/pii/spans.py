@@ -4,13 +4,15 @@
     labels of words O   O       O   O   KEY           …    O     the mean over a word's tokens; B- and I- together
     entity                              ╰─────────────╯          words of one label in a row, trimmed
 
-What a sequence of tags must not be cannot come up: an I- without a B- before it begins an entity all the same.
+What a sequence of tags must not be cannot come up: an I- without a B- before it begins an entity all the same, and a B-
+within one ends it only behind white space. Up to four other characters between words of one label, none of them
+blank, are taken for part of the entity.
 
 Shapes: T tokens, W words, K tags, L labels.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,7 @@ from starcoder.pii.entity import LABELS, Entity
 from starcoder.pii.examples import CATEGORIES
 
 OUTSIDE = "O"
+_BRIDGED = 4
 
 
 class Tags:
@@ -58,18 +61,15 @@ class Tags:
             return []
         first = np.flatnonzero(np.diff(tokens.words, prepend=-1))
         last = np.append(first[1:], len(tokens.words)) - 1
-        weights = _weights(text, tokens, first)
-        of_labels = np.add.reduceat((probabilities @ self._label) * weights[:, None], first)
-        of_labels /= np.add.reduceat(weights, first)[:, None]  # (W, L)
+        of_labels = np.add.reduceat(probabilities @ self._label, first) / (last - first + 1)[:, None]  # (W, L)
         label = of_labels.argmax(axis=1)
-        rows = np.arange(len(label))
-        begins = (probabilities[first] @ self._begin)[rows, label] > 0
-        starts, ends = tokens.starts[first], tokens.ends[last]
+        begins = (probabilities[first] @ self._begin)[np.arange(len(label)), label] > 0
+        words = list(zip(tokens.starts[first].tolist(), tokens.ends[last].tolist(), strict=True))
         found = []
-        for run in _runs(label, begins & _apart(text, starts, ends)):
-            name = self.labels[label[run.start]]
-            score = float(of_labels[run, label[run.start]].mean())
-            if name in LABELS and (span := trim(text, int(starts[run][0]), int(ends[run][-1]), name)):
+        for run in _runs(text, words, label.tolist(), begins.tolist()):
+            number = int(label[run[0]])
+            name, score = self.labels[number], float(of_labels[run, number].mean())
+            if name in LABELS and (span := trim(text, words[run[0]][0], words[run[-1]][1], name)):
                 found.append(Entity(*span, name, min(score, 1.0), "ner"))
         return found
 
@@ -82,24 +82,28 @@ def trim(text: str, start: int, end: int, label: str) -> tuple[int, int] | None:
     return (start + left, start + right) if left < right else None
 
 
-def _weights(text: str, tokens: Tokens, first: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Of each token in the mean of its word (T,): blanks in front of letters have no say, words of blanks do."""
-    spans = zip(tokens.starts.tolist(), tokens.ends.tolist(), strict=True)
-    weights = np.array([not text[a:b].isspace() for a, b in spans], dtype=np.float32)
-    lengths = np.diff(np.append(first, len(weights)))
-    blank: NDArray[np.bool_] = np.add.reduceat(weights, first) == 0
-    return weights + np.repeat(blank, lengths).astype(np.float32)
+def _runs(
+    text: str, words: Sequence[tuple[int, int]], labels: Sequence[int], begins: Sequence[bool]
+) -> Iterator[list[int]]:
+    """Numbers of the words of each entity."""
+    run: list[int] = []
+    for number, label in enumerate(labels):
+        if label == 0:
+            continue
+        if run:
+            last = run[-1]
+            between = text[words[last][1] : words[number][0] + 1]
+            if label != labels[last] or _ends(between, begins[number], number - last):
+                yield run
+                run = []
+        run.append(number)
+    if run:
+        yield run
 
 
-def _apart(text: str, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether there is white space before or at the start of each word (W,)."""
-    before = np.append(0, ends[:-1])
-    return np.array([text[a : b + 1].strip() != text[a : b + 1] for a, b in zip(before, starts, strict=True)])
-
-
-def _runs(label: NDArray[np.int64], begins: NDArray[np.bool_]) -> Iterator[slice]:
-    """Slices of words in a row that have one label, other than `OUTSIDE`, and of which none but the first begins."""
-    change = np.flatnonzero(np.diff(label, prepend=-1).astype(bool) | (begins & (label > 0)))
-    for start, stop in zip(change, np.append(change[1:], len(label)), strict=True):
-        if label[start] > 0:
-            yield slice(int(start), int(stop))
+def _ends(between: str, begins: bool, distance: int) -> bool:
+    """Whether an entity ends before a word of the same label, which begins with the last character of `between`."""
+    blank = any(map(str.isspace, between))
+    if distance == 1:
+        return begins and blank
+    return blank or len(between) > _BRIDGED + 1

@@ -50,7 +50,7 @@ def new_classifier(encoder: "BertModel", window: int) -> Any:
 
 
 def small_encoder(vocab_size: int) -> "BertModel":
-    """An encoder of about a million parameters that has read nothing, but whose heads look around."""
+    """An encoder of about two million parameters that has read nothing, but whose heads look around."""
     from transformers import BertModel
 
     bert = BertModel(encoder_config("laptop", vocab_size), add_pooling_layer=False)

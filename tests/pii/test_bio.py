@@ -44,6 +44,16 @@ def test_tokens_cover_the_text_in_order_whatever_it_is(text: str) -> None:
     assert np.all(np.diff(tokens.words) >= 0)
 
 
+def test_words_are_what_names_and_numbers_are_made_of() -> None:
+    text = "ada.lovelace-1@x_9.org += naïve2"
+    tokens = encode(TOKENIZER, text)
+    parts = [
+        text[tokens.starts[tokens.words == word][0] : tokens.ends[tokens.words == word][-1]].strip()
+        for word in range(tokens.words[-1] + 1)
+    ]
+    assert [part for part in parts if part.isalnum() or len(part) > 2] == ["ada.lovelace-1", "x_9.org", "naïve2"]
+
+
 def test_lone_surrogates_and_sentinels_are_text() -> None:
     text = "a\ud800b\udc80 <|endoftext|> 😀c"
     TOKENIZER.encode_special_tokens = True

@@ -1,6 +1,7 @@
 """From tags to entities: the way back from examples, and what a model says that makes no sense."""
 
 import random
+import re
 
 import numpy as np
 import pytest
@@ -60,6 +61,24 @@ def test_what_no_tagging_can_be_becomes_what_is_meant() -> None:
     assert found("ada lovelace said", "B-NAME", "I-KEY", "O") == [("ada", "NAME"), ("lovelace", "KEY")]
     assert found("ada bob eve", "B-NAME", "B-NAME", "I-NAME") == [("ada", "NAME"), ("bob eve", "NAME")]
     assert found("ada", "B-AMBIGUOUS") == [("ada", "AMBIGUOUS")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("fe80::12 x", ["fe80::12"]),  # two signs between words of one label
+        ("ab//++cd x", ["ab//++cd"]),
+        ("ab//+++cd x", ["ab", "cd"]),
+        ("ab, cd x", ["ab", "cd"]),
+    ],
+)
+def test_signs_within_an_entity_may_be_missed_but_not_blanks(text: str, expected: list[str]) -> None:
+    parts = [match.span() for match in re.finditer(r"\w+|[^\w\s]+", text)]
+    starts, ends = np.array(parts).T
+    tokens = Tokens(np.zeros(len(parts), np.int64), starts, ends, np.arange(len(parts)))
+    names = np.array([TAGS.index("I-KEY") if text[a].isalnum() and text[a] != "x" else 0 for a in starts])
+    found = OURS.entities(text, tokens, one_hot(names, len(TAGS)))
+    assert [text[e.start : e.end] for e in found] == expected
 
 
 def test_a_label_that_nobody_asks_for_is_left_out() -> None:
