@@ -162,7 +162,10 @@ def _numbers(scores: Scores) -> dict[str, dict[str, float]]:
 
 def _quiet() -> None:
     """Leave out what Lightning and transformers say of every run."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     for name in ("lightning.pytorch", "lightning.fabric", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for harmless in ("The 'train_dataloader' does not have many workers", "The 'val_dataloader' does not have many"):
+    for harmless in ("The '(train|val)_dataloader' does not have many workers", ".*LeafSpec"):
         warnings.filterwarnings("ignore", message=harmless)
