@@ -5,18 +5,18 @@ from collections.abc import Sequence
 from starcoder.pii.entity import Detector, Entity, first_come
 
 POLICY = (
-    ("rules", "EMAIL"),
-    ("rules", "IP_ADDRESS"),
-    ("rules", "KEY"),
-    ("ner", "KEY"),
-    ("ner", "PASSWORD"),
-    ("ner", "EMAIL"),
-    ("ner", "IP_ADDRESS"),
-    ("ner", "NAME"),
-    ("ner", "USERNAME"),
-    ("ner", "AMBIGUOUS"),
+    ("rules", "EMAIL", 0.0),
+    ("rules", "IP_ADDRESS", 0.0),
+    ("rules", "KEY", 0.0),
+    ("ner", "KEY", 0.9),
+    ("ner", "PASSWORD", 0.7),
+    ("ner", "EMAIL", 0.9),
+    ("ner", "IP_ADDRESS", 0.9),
+    ("ner", "NAME", 0.6),
+    ("ner", "USERNAME", 0.5),
+    ("ner", "AMBIGUOUS", 0.9),
 )
-"""Who may find what. An entity gives way to every other that it overlaps and that stands above it."""
+"""Who may find what, and the least score. An entity gives way to every other that it overlaps and that stands above."""
 
 
 class CombinedDetector(Detector):
@@ -24,9 +24,8 @@ class CombinedDetector(Detector):
 
     | label | found by |
     |---|---|
-    | EMAIL, IP_ADDRESS | the rules; the model adds what overlaps nothing of theirs |
-    | KEY | both, the rules' extent first |
-    | PASSWORD, NAME, USERNAME | the model, where it contradicts no rule |
+    | EMAIL, IP_ADDRESS, KEY | the rules; the model adds what it is very sure of and overlaps nothing of theirs |
+    | PASSWORD, NAME, USERNAME | the model, where it is fairly sure and contradicts no rule |
 
     Of labels that overlap, the one that it costs most to miss wins: a password before the name inside of it.
 
@@ -58,4 +57,9 @@ class CombinedDetector(Detector):
 def combine(by_rules: Sequence[Entity], by_model: Sequence[Entity]) -> list[Entity]:
     """Of two findings, what `POLICY` lets stand."""
     found = {"rules": by_rules, "ner": by_model}
-    return first_come(entity for source, label in POLICY for entity in found[source] if entity.label == label)
+    return first_come(
+        entity
+        for source, label, least in POLICY
+        for entity in found[source]
+        if entity.label == label and entity.score >= least
+    )

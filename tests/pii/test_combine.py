@@ -33,8 +33,8 @@ def model(start: int, end: int, label: str) -> Entity:
 
 
 def entities(label: st.SearchStrategy[str]) -> st.SearchStrategy[list[Entity]]:
-    span = st.tuples(st.integers(0, 30), st.integers(1, 9), label)
-    return st.lists(span.map(lambda s: Entity(s[0], s[0] + s[1], s[2])), max_size=6)
+    span = st.tuples(st.integers(0, 30), st.integers(1, 9), label, st.sampled_from((0.2, 0.65, 1.0)))
+    return st.lists(span.map(lambda s: Entity(s[0], s[0] + s[1], *s[2:])), max_size=6)
 
 
 def test_rules_come_first_and_the_model_adds() -> None:
@@ -50,6 +50,15 @@ def test_of_labels_that_overlap_the_costlier_to_miss_stays() -> None:
     assert combine([rule(3, 9, "IP_ADDRESS")], [model(2, 5, "NAME")]) == [rule(3, 9, "IP_ADDRESS")]
 
 
+def test_what_the_model_is_not_sure_of_is_left_out() -> None:
+    unsure = [
+        Entity(0, 9, "EMAIL", 0.89, "ner"),
+        Entity(10, 15, "NAME", 0.59, "ner"),
+        Entity(20, 25, "NAME", 0.6, "ner"),
+    ]
+    assert combine([], unsure) == unsure[2:]
+
+
 def test_rules_have_no_say_about_meaning() -> None:
     assert combine([rule(0, 5, "NAME"), rule(6, 9, "PASSWORD")], []) == []
 
@@ -61,10 +70,11 @@ def test_what_stands_is_disjoint_sorted_and_only_gives_way_to_what_stands_above(
     kept = combine(by_rules, by_model)
     assert kept == sorted(kept)
     assert all(a.end <= b.start for a, b in pairwise(kept))
-    place = {pair: number for number, pair in enumerate(POLICY)}
+    least = {(source, label): score for source, label, score in POLICY}
     for source, found in (("rules", by_rules), ("ner", by_model)):
         for entity in found:
-            if (source, entity.label) in place and entity not in kept:
+            sure = entity.score >= least.get((source, entity.label), 2.0)
+            if sure and entity not in kept:
                 assert any(entity.overlaps(other) for other in kept)
 
 
