@@ -43,7 +43,6 @@ COMMANDS = {
     "evaluate": ("starcoder.evaluation.evaluate:evaluate", "the paper's benchmarks, run in a sandbox (§6)"),
     "verify": ("starcoder.release.verify:verify", "prove that other programs read a folder as we do"),
     "push": ("starcoder.release.push:push", "put a release, or a run's checkpoints, on the Hugging Face Hub (§9)"),
-    "pii train": ("starcoder.pii.train:train", "train the model that finds names, passwords and the like in code (§4)"),
     "smoke": ("starcoder.smoke.run:smoke", "all of the above on real code, in minutes, on a laptop"),
     "smoke report": ("starcoder.smoke.report:report", "write the report of a smoke run again"),
 }

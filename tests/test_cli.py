@@ -48,7 +48,6 @@ def test_the_surface_is_what_the_readme_tells() -> None:
         "evaluate",
         "verify",
         "push",
-        "pii train",
         "smoke",
         "smoke report",
     ]

@@ -98,7 +98,7 @@ def templates(split: Split) -> dict[str, dict[str, tuple[Template, ...]]]:
         for place, sides in rows.items():
             for number, text in enumerate(sides[split], start=1):
                 template = Template(place, number, text, labels_of(text))
-                for label in {*template.labels} or {""}:
+                for label in sorted({*template.labels}) or [""]:
                     table[place][label].append(template)
     return {place: {label: tuple(rows) for label, rows in labels.items()} for place, labels in table.items()}
 

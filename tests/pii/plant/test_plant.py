@@ -1,5 +1,8 @@
 import ast
+import os
 import re
+import subprocess
+import sys
 import textwrap
 from collections import Counter
 from pathlib import Path
@@ -173,6 +176,24 @@ def test_a_filled_template_is_the_template_around_its_values(seed: int, split: S
         before = re.split(SLOT, text[: slot.start()])[-1] if SLOT.search(text[: slot.start()]) else text[: slot.start()]
         assert filled[at : entity.start].endswith(before)
         at = entity.end
+
+
+def test_another_process_plants_the_same(corpus: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from starcoder.pii.plant.generate import generate\n"
+        "print([(e.text, e.kind) for e in generate(Path(sys.argv[1]), 'test', 80, 3)])"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code, corpus],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("split", SPLITS)
