@@ -10,7 +10,7 @@ from random import Random
 
 from starcoder.pii.entity import Entity
 from starcoder.pii.plant import addresses, people, secrets
-from starcoder.pii.plant.negatives import COMPANIES, TERMS
+from starcoder.pii.plant.nobody import COMPANIES, TERMS
 from starcoder.pii.plant.people import Person, Pool
 from starcoder.pii.plant.sides import Split, listed, share
 

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import count as counting
 from pathlib import Path
 from random import Random
 
@@ -17,10 +18,9 @@ from starcoder.pii.examples import Example
 from starcoder.pii.plant import layout
 from starcoder.pii.plant.fill import SLOT, Filler, labels_of
 from starcoder.pii.plant.hosts import Hosts
-from starcoder.pii.plant.negatives import NEGATIVES
-from starcoder.pii.plant.places import PLACES
 from starcoder.pii.plant.sides import Split
 from starcoder.pii.plant.stretch import Stretch
+from starcoder.pii.plant.table import chosen, table
 
 # How often a label is asked for; a template that has it brings others along.
 _WANTED = {
@@ -53,7 +53,7 @@ class Template:
         place: Kind of place.
         number: Row among those of its place and split.
         text: With its slots.
-        labels: Categories of what it plants.
+        labels: Categories of what it plants, all choices together.
     """
 
     place: str
@@ -93,14 +93,15 @@ def generate(corpus: Path, split: Split, count: int, seed: int = 0) -> Iterator[
 @cache
 def templates(split: Split) -> dict[str, dict[str, tuple[Template, ...]]]:
     """Kind of place → category → the templates that plant it; those that plant nothing are under the category ""."""
-    table: dict[str, dict[str, list[Template]]] = defaultdict(lambda: defaultdict(list))
-    for rows in (PLACES, NEGATIVES):
-        for place, sides in rows.items():
-            for number, text in enumerate(sides[split], start=1):
-                template = Template(place, number, text, labels_of(text))
-                for label in sorted({*template.labels}) or [""]:
-                    table[place][label].append(template)
-    return {place: {label: tuple(rows) for label, rows in labels.items()} for place, labels in table.items()}
+    found: dict[str, dict[str, tuple[Template, ...]]] = defaultdict(lambda: defaultdict(tuple))
+    for place, rows in table(split).items():
+        numbers = {True: counting(1), False: counting(1)}
+        for text in rows:
+            labels = labels_of(text)
+            template = Template(place, next(numbers[bool(labels)]), text, labels)
+            for label in sorted({*labels}) or [""]:
+                found[place][label] += (template,)
+    return found
 
 
 class _Planting:
@@ -208,4 +209,4 @@ class _Planting:
         """Its text, with slots that speak of other people than another template's."""
         self._names.append(template.name)
         number = len(self._names)
-        return SLOT.sub(lambda slot: f"{slot[0][:-1]}@{number}»", template.text)
+        return SLOT.sub(lambda slot: f"{slot[0][:-1]}@{number}»", chosen(template.text, self._random))

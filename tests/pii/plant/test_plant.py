@@ -20,10 +20,10 @@ from starcoder.pii.plant import addresses, layout, people, secrets
 from starcoder.pii.plant.fill import SLOT, Filler, labels_of
 from starcoder.pii.plant.generate import generate, templates
 from starcoder.pii.plant.hosts import Hosts, is_clean
-from starcoder.pii.plant.negatives import COMPANIES, NEGATIVES, TERMS
-from starcoder.pii.plant.places import PLACES
+from starcoder.pii.plant.nobody import COMPANIES, TERMS
 from starcoder.pii.plant.sides import Split, fold, share, side
 from starcoder.pii.plant.stretch import stretch
+from starcoder.pii.plant.table import chosen, table
 
 SPLITS = get_args(Split)
 
@@ -164,8 +164,7 @@ def test_values_look_like_their_label(examples: dict[Split, list[Example]]) -> N
 @settings(max_examples=60, deadline=None)
 def test_a_filled_template_is_the_template_around_its_values(seed: int, split: Split) -> None:
     random = Random(seed)
-    rows = [*PLACES.values(), *NEGATIVES.values()]
-    text = random.choice(random.choice(rows)[split])
+    text = chosen(random.choice(random.choice([*table(split).values()])), random)
     filled, found = Filler(split, random).fill(text)
     assert tuple(entity.label for entity in found) == labels_of(text)
     pattern = "(?s)" + "(.+?)".join(map(re.escape, re.sub(SLOT, "«", text).split("«")))
@@ -228,28 +227,32 @@ def test_shares_are_as_wanted(examples: dict[Split, list[Example]], split: Split
     assert max(len(example.fragments) for example in examples[split]) <= 6
 
 
+def wordings(template: str) -> set[str]:
+    """What a template says, whatever stands in its slots, with each of its choices."""
+    if choice := re.search("‹([^‹›]*)›", template):
+        return {
+            words
+            for one in choice[1].split("|")
+            for words in wordings(template[: choice.start()] + one + template[choice.end() :])
+        }
+    return {re.sub(SLOT, "«»", template).lower().strip()}
+
+
 def test_no_template_is_in_both_splits_and_both_have_all_places_and_labels() -> None:
-    for table in (PLACES, NEGATIVES):
-        for rows in table.values():
-            assert rows["train"]
-            assert rows["test"]
-            wording = {split: {re.sub(SLOT, "«»", text).lower().strip() for text in rows[split]} for split in SPLITS}
+    train, test = map(table, SPLITS)
+    assert train.keys() == test.keys()
+    assert {*layout.SHEETS, *layout.STATEMENTS.values(), "header", "comment", "docstring", "tail", "note"} == set(train)
+    for place in train:
+        for plants in (True, False):
+            wording = [
+                {words for text in rows[place] if bool(labels_of(text)) is plants for words in wordings(text)}
+                for rows in (train, test)
+            ]
             # What is only slots and punctuation has no wording to remember.
-            assert not {text for text in wording["train"] & wording["test"] if re.search("[a-z]", text)}
-    for rows in PLACES.values():
-        assert all(map(labels_of, rows["train"] + rows["test"]))
-    for rows in NEGATIVES.values():
-        assert not any(map(labels_of, rows["train"] + rows["test"]))
-    assert set(PLACES) == set(NEGATIVES)
-    assert {*layout.SHEETS, *layout.STATEMENTS.values(), "header", "comment", "docstring", "tail", "note"} == set(
-        PLACES
-    )
-    count = {split: sum(len(rows[split]) for rows in PLACES.values()) for split in SPLITS}
-    assert 0.5 < count["train"] / sum(count.values()) < 0.65
-    for split in SPLITS:
-        assert {label for rows in PLACES.values() for text in rows[split] for label in labels_of(text)} == set(
-            CATEGORIES
-        )
+            assert not {text for text in wording[0] & wording[1] if re.search("[a-z]", text)}
+    for split, rows in zip(SPLITS, (train, test), strict=True):
+        texts = [text for place in rows.values() for text in place]
+        assert {label for text in texts for label in labels_of(text)} == set(CATEGORIES)
         assert all("" in labels and len(labels) > 1 for labels in templates(split).values())
 
 
