@@ -19,6 +19,10 @@ _PLANTED = {
     "name": "NAME",
     "cite": "NAME",
     "last": "NAME",
+    "first": "NAME",
+    "listed": "NAME",
+    "initial": "NAME",
+    "medline": "NAME",
     "email": "EMAIL",
     "user": "USERNAME",
     "ip": "IP_ADDRESS",
@@ -39,6 +43,10 @@ _OF_PERSONS: dict[str, Callable[[Person], str]] = {
     **dict.fromkeys(("user", "user_license"), lambda someone: someone.handle),
     "cite": lambda someone: f"{someone.last}, {someone.first[0]}.",
     "last": lambda someone: someone.last,
+    "first": lambda someone: someone.first,
+    "listed": lambda someone: f"{someone.last}, {someone.first}",
+    "initial": lambda someone: f"{someone.first[0]}. {someone.last}",
+    "medline": lambda someone: f"{someone.last} {someone.first[0]}",
 }
 
 _NOBODY = {
@@ -59,14 +67,25 @@ _NO_DOMAINS = (
 _KEY_NAMES = listed("""
     api_key|apikey|auth_token|access_token|secret|client_secret|secret_key|app_secret|token|bearer|bot_token|private_token
     |oauth_token|webhook_secret|signing_key|encryption_key|license_key|session_secret|jwt_secret|service_key|user_token
+    |consumer_key|consumer_secret|app_key|application_key|auth_key|authorization|bearer_token|credentials|csrf_token
+    |deploy_key|device_token|github_token|hmac_key|id_token|integration_key|master_key|maps_key|private_key|publish_key
+    |push_token|refresh_token|repo_token|secret_access_key|security_token|server_key|shared_secret|signature|slack_token
+    |storage_key|subscription_key|sync_token|upload_token|write_key|read_key|oauth_secret|salt_key|cookie_secret|account_key
 """)
 _PASSWORD_NAMES = listed("""
     password|passwd|pwd|passwort|db_password|db_pass|smtp_password|admin_password|user_pass|login_pw|root_password|pass_
     |passphrase|wifi_password|ftp_pass|test_password|default_pwd|pw|sudo_password|vpn_password|mot_de_passe|clave|senha
+    |login_password|user_password|secret_password|mysql_pwd|pg_password|redis_password|keystore_password|storepass|keypass
+    |mail_pass|imap_password|proxy_password|ssh_pass|sa_password|new_password|old_password|default_password|master_pass
+    |wpa_passphrase|pin_code|unlock_code|account_password|auth_pass|basic_password|ldap_pw|bind_password|haslo|contrasena
+    |userpwd|dbpwd|dbpass|dbpassword|adminpw|rootpw|wifi_pass|wifi_key|guest_password|panel_password|router_password
 """)
 _HOST_NAMES = listed("""
     host|server|server_ip|master|gateway|remote|bind_address|peer|upstream|ip|ip_addr|address|broker|nameserver|proxy|addr
     |target|node|db_host|listen|dns|controller|endpoint
+    |mqtt_server|mqtt_host|redis_host|db_server|remote_addr|client_ip|source_ip|src_ip|dst_ip|dest_ip|local_ip|public_ip
+    |host_ip|static_ip|ip_address|gateway_ip|router|router_ip|ntp_server|dns_server|printer_ip|robot_ip|camera_ip
+    |listen_addr|bind_host|hostname|primary|secondary|replica|worker_host|cluster_ip|load_balancer|smtp_host|ftp_host
 """)
 _SERVICES = (
     "admin",
@@ -81,6 +100,16 @@ _SERVICES = (
     "readonly",
     "ubuntu",
     "mysql",
+    "oracle",
+    "jenkins",
+    "www-data",
+    "pi",
+    "backup",
+    "vagrant",
+    "ec2-user",
+    "git",
+    "elastic",
+    "system",
 )
 _HOSTS = ("api", "www", "db", "git", "mail", "dev", "staging", "registry", "internal", "ci")
 
@@ -130,7 +159,7 @@ class Filler:
     def _someone(self, which: str, quote: str) -> Person:
         if which not in self._people:
             someone = people.person(self._split, self._random)
-            while "'" in someone.shown and quote == "'":
+            while quote == "'" and "'" in someone.shown + someone.first + someone.last:
                 someone = people.person(self._split, self._random)
             self._people[which] = someone
         return self._people[which]
@@ -240,6 +269,7 @@ _FILLERS: dict[str, _Fill] = {
     "time": lambda split, everybody, random: secrets.shaped("1<d:1>:4<d:1>:2<d:1>", random),
     "date": _date,
     "version": _version,
+    "four": lambda split, everybody, random: ".".join(str(random.randrange(0, top)) for top in (20, 30, 100, 256)),
     "build": _build,
     "hash": lambda split, everybody, random: secrets.shaped(random.choice(["<hex:7>", "<hex:8>", "<hex:10>"]), random),
     "md5": _shaped("<hex:32>"),
@@ -252,5 +282,6 @@ _FILLERS: dict[str, _Fill] = {
     "ticket": lambda split, everybody, random: (
         f"{random.choice(['JIRA', 'PROJ', 'GH', 'OPS'])}-{random.randrange(10, 9999)}"
     ),
+    "publickey": _shaped("AAAAB3NzaC1yc2EAAAADAQABAAABAQ<b64:96>"),
     "image": lambda split, everybody, random: "iVBORw0KGgo" + secrets.shaped("<b64:60>", random) + "==",
 }

@@ -11,7 +11,7 @@ import string
 from collections.abc import Callable, Sequence
 from random import Random
 
-from starcoder.pii.plant.sides import Split
+from starcoder.pii.plant.sides import Split, listed
 
 _ALPHABETS = {
     "d": string.digits,
@@ -27,7 +27,7 @@ _ALPHABETS = {
 }
 _FIELD = re.compile(r"<(\w+):(\d+)>")
 
-# Twice as many for training as for testing alone; "both" are the shapes that a detector is expected to know.
+# More for training than for testing alone; "both" are the shapes that a detector is expected to know.
 _SHAPES = """
 both aws-id AKIA<b32:16>
 both aws-secret <b64:40>
@@ -60,6 +60,32 @@ train dashes <low:8>-<low:8>-<low:8>-<low:8>
 train heroku-oauth <url:43>
 train django <sym:50>
 train twitter <d:18>-<an:40>
+train shopify shpat_<hex:32>
+train postman PMAK-<hex:24>-<hex:34>
+train databricks dapi<hex:32>
+train docker dckr_pat_<url:27>
+train newrelic NRAK-<UP:27>
+train vault hvs.<an:24>
+train grafana glsa_<an:32>_<hex:8>
+train notion secret_<an:43>
+train rubygems rubygems_<hex:48>
+train atlassian ATATT3xFfGF0<url:60>
+train stripe-test sk_test_<an:24>
+train firebase AAAA<url:7>:APA91b<url:100>
+train instagram <d:10>.<hex:7>.<hex:32>
+train hex24 <hex:24>
+train hex48 <hex:48>
+train hex128 <hex:128>
+train base32 <b32:32>
+train base64-32 <b64:32>
+train base64-64 <b64:64>
+train url43 <url:22>-<url:20>
+train license <UP:5>-<UP:5>-<UP:5>-<UP:5>-<UP:5>
+train service <low:3>_<an:28>
+train two-parts <an:12>:<an:24>
+train symbols <sym:32>
+train mixed-24 <an:24>
+train mixed-64 <an:64>
 test github-fine github_pat_<an:22>_<an:59>
 test pypi pypi-AgEIcHlwaS5vcmc<url:90>
 test discord M<an:23>.<url:6>.<url:27>
@@ -111,6 +137,10 @@ def pem_body(random: Random, newline: str = "\n") -> str:
     return newline.join([(first + lines[0])[:64], *lines[1:], shaped("<b64:31>=", random)])
 
 
+_COMMON = """
+    123456|12345678|1234567890|111111|00000000|iloveyou|welcome|welcome1|monkey|sunshine|football|trustno1|superman|qazwsx
+    |toor|raspberry|starwars|princess|password1|P@ssword|Pa$$w0rd|mypassword|1qaz2wsx|qwertyuiop|opensesame|azerty
+"""
 _LEET = str.maketrans("aeiost", "431057")
 
 
@@ -144,6 +174,25 @@ _STYLES: dict[str, tuple[str, Style]] = {
     "short": ("train", lambda w, n, r: shaped(f"<low:{r.randint(4, 6)}>", r)),
     "word": ("train", lambda w, n, r: r.choice(w)),
     "digits": ("train", lambda w, n, r: shaped(f"<d:{r.randint(4, 8)}>", r)),
+    "word-year": ("train", lambda w, n, r: r.choice([r.choice(w), r.choice(w).upper()]) + str(r.randrange(1970, 2025))),
+    "name-at": ("train", lambda w, n, r: r.choice(n).capitalize() + "@" + _digits(r)),
+    "digits-word": ("train", lambda w, n, r: f"{r.randrange(10, 1000)}{r.choice(w)}"),
+    "word-word": ("train", lambda w, n, r: r.choice(w) + r.choice(w)),
+    "my-word": (
+        "train",
+        lambda w, n, r: r.choice(["my", "the", "super", "new"]) + r.choice(w) + r.choice(["pw", "!", ""]),
+    ),
+    "word-pass": (
+        "train",
+        lambda w, n, r: r.choice(r.choice([w, n])) + r.choice(["pass", "pwd", "_pw", "Pass", "-secret"]),
+    ),
+    "camel": ("train", lambda w, n, r: r.choice(w) + r.choice(w).capitalize() + r.choice("$!%&") + _digits(r)),
+    "generated": ("train", lambda w, n, r: shaped(r.choice(["<an:20>", "<an:24>", "<hex:12>", "<sym:24>"]), r)),
+    "two-tokens": ("train", lambda w, n, r: shaped("<an:4><d:2><an:3>", r) + r.choice("!@#$%&")),
+    "common": (
+        "train",
+        lambda w, n, r: r.choice(listed(_COMMON)),
+    ),
     "leet": ("test", lambda w, n, r: r.choice(w).translate(_LEET) + r.choice(["", "!", _digits(r)])),
     "phrase": ("test", lambda w, n, r: _joined(w, r)),
     "season": ("test", lambda w, n, r: r.choice(["Summer", "Winter", "Spring"]) + str(r.randrange(2008, 2025)) + "!"),
