@@ -7,7 +7,9 @@ The rules are those of the regex baseline: a local part without white space, bra
   characters (RFC 5321) and besides these "." and "+". Other marks delimit: `to=ann@x.org`, `**ann@x.org**` and
   `&lt;ann@x.org&gt;` hold `ann@x.org`; so do `\nann@x.org`, `\u003cann@x.org`, `%3Cann@x.org` and `//ann@x.org`, but
   neither a path (`/ann@x.org`) nor a template (`%s@x.org`, `$who@x.org`).
-* Accounts in URLs (`ssh://ann@x.org`, `ann@x.org:path/repo`) and `git` at a forge get no mail.
+* Accounts in URLs (`ssh://ann@x.org`, `ann@x.org:path/repo`) and `git` at a forge get no mail; nor do the names of
+  messages, which follow `Message-ID:`, `In-Reply-To:`, `References:` or `Content-ID:` in "<>" (RFC 5322, §3.6.4), or
+  begin with the long number of a clock.
 * A file is no host: `logo@2x.png`, `core@7.js`. A list of the real top-level domains would, in place of this rule,
   remove 39 of the 2,495 different findings in 500 MB of installed code: 2 are files, 37 are of test domains and of
   hosts that DNS does not know.
@@ -41,8 +43,13 @@ _ESCAPED, _AFTER_ESCAPE = re.compile(_ESCAPE), re.compile(rf"(?:{_ESCAPE})\Z")
 _ACCOUNT = re.compile(r"://(?<!mailto://)[^\s/@\"'<>]*\Z")
 _NO_DELIMITER = re.compile(rf"(?![{HAN}])[\w+@\\%$]\Z")
 _FORGE = re.compile(r"git@(?:git|bitbucket|codeberg|[\w.-]+:[\w~.])")
+_MESSAGE = re.compile(  # a header, as in a message or as the key of a dictionary, and the messages named before
+    r"(?:message-id|in-reply-to|references|content-id)['\")\]]{0,3}\s*+[:=,]\s*+[rbu]?['\"]?(?:<[^<>]*+>\s*+)*+<\Z",
+    re.IGNORECASE,
+)
+_CLOCK = re.compile(r"[0-9]{8,}\.[0-9]+(?:\.[0-9]+)*\Z")
 _BEFORE = 200
-"""Characters before the local part in which a URL may begin that it is a part of."""
+"""Characters before the local part in which a URL may begin that it is a part of, or a header that it belongs to."""
 
 
 class EmailDetector(Detector):
@@ -74,8 +81,15 @@ def _local_start(text: str, at: int) -> int | None:
         start = escaped.end()
     elif not _delimits(text, start) or _FORGE.match(text, start):
         return None
-    fits = 0 < at - start <= _LONGEST
-    return start if fits and not _ACCOUNT.search(text[max(0, start - _BEFORE) : start]) else None
+    before = text[max(0, start - _BEFORE) : start]
+    if not 0 < at - start <= _LONGEST or _ACCOUNT.search(before) or _is_message(before, text[start:at]):
+        return None
+    return start
+
+
+def _is_message(before: str, local: str) -> bool:
+    """Whether a message has this name, and nobody this address."""
+    return before.endswith("<") and bool(_CLOCK.match(local) or _MESSAGE.search(before))
 
 
 def _delimits(text: str, start: int) -> bool:

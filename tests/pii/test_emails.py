@@ -77,6 +77,12 @@ NOT_FOUND = (
     "ann@example.org1",
     "ann@example.org.1",
     "memcpy@GLIBC_2.2.5",
+    "Message-ID: <ann-1@example.org>",
+    "b'Message-Id: <ann-1@example.org>\\r\\n'",
+    "msg['In-Reply-To'] = '<ann-1@example.org>'",
+    "add_header('Content-ID', '<ann-1@example.org>')",
+    "References: <a@example.org>\n\t<b@example.org> <c@example.org>",
+    "<142480216486.20800.165@example.org>",
 )
 
 
@@ -106,6 +112,13 @@ def test_entities_say_what_they_are() -> None:
 
 def test_a_dot_ends_a_sentence_and_a_doubled_one_begins_an_address() -> None:
     assert values("Write to ann@example.org. Or a..bob@example.org") == ["ann@example.org", "bob@example.org"]
+
+
+@pytest.mark.parametrize(
+    "before", ["Message-ID: <1@x.org>\nFrom: <", "Message-ID: ", "see the references <", "References: Ann <"]
+)
+def test_only_what_follows_the_header_names_a_message(before: str) -> None:
+    assert values(f"{before}ann@example.org>")[-1:] == ["ann@example.org"]
 
 
 @pytest.mark.parametrize("locale", ["en_US", "de_DE", "ja_JP", "ru_RU", "hi_IN", "pt_BR"])
