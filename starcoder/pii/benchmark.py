@@ -114,15 +114,25 @@ def measure(detector: Detector, examples: Sequence[Example]) -> Result:
 
 
 def table(results: Sequence[Result]) -> Iterator[str]:
-    """Precision, recall and F1 in per cent: a row for each label, a column for each detector and the paper's."""
+    """Precision, recall and F1 in per cent: a row for each label and all, a column for each detector and the paper's."""
     totals = {result.name: result.total for result in results}
     names = [*totals, *(f"paper: {name}" for name in PAPER)]
     yield "  ".join([f"{'label':<10}", f"{'there':>6}", *(f"{name:>20}" for name in names)])
-    for label in SCORED:
-        scores = [total.by_label[label] for total in totals.values()]
+    for label in (*SCORED, "all"):
+        scores = [total.by_label.get(label, total.total) for total in totals.values()]
         there = scores[0].hits + scores[0].missed
         cells = [*map(_cell, scores), *(_published(name, label) for name in PAPER)]
         yield "  ".join([f"{label:<10}", f"{there:>6,}", *(f"{cell:>20}" for cell in cells)])
+
+
+def numbers(scores: Scores) -> dict[str, dict[str, float]]:
+    """Counts and measures of each label, for JSON."""
+    counts, measures = ("hits", "extra", "missed"), ("precision", "recall", "f1")
+    return {
+        label: {name: getattr(score, name) for name in counts}
+        | {name: round(getattr(score, name), 4) for name in measures}
+        for label, score in scores.by_label.items()
+    }
 
 
 def tell_errors(examples: Sequence[Example], results: Sequence[Result], show: bool) -> Iterator[str]:
@@ -165,14 +175,10 @@ def _detectors(model: str | None, device: str) -> Iterator[Detector]:
 
 
 def _report(results: Sequence[Result], size: int) -> dict[str, Any]:
-    def counts(score: Score) -> dict[str, float]:
-        numbers = {"hits": score.hits, "extra": score.extra, "missed": score.missed}
-        return numbers | {name: round(getattr(score, name), 4) for name in ("precision", "recall", "f1")}
-
     return {
         result.name: {
             "megabytes_per_second": round(size / 1e6 / result.seconds, 3),
-            "labels": {label: counts(score) for label, score in result.total.by_label.items()},
+            "labels": numbers(result.total),
         }
         for result in results
     }

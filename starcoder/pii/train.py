@@ -5,17 +5,16 @@ import logging
 import math
 import shutil
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 from lightning import seed_everything
 
 from starcoder.errors import UserError
+from starcoder.pii.benchmark import measure, numbers, table
 from starcoder.pii.encoder import load_encoder
 from starcoder.pii.examples import Example, read_examples
 from starcoder.pii.finetuning import Epochs, Tuning, finetune
-from starcoder.pii.matching import Scores, score_all
 from starcoder.pii.ner import NerDetector, find_device, read_tokenizer
 from starcoder.pii.pseudo import filtered
 from starcoder.pii.tagger import new_classifier, small_encoder
@@ -79,28 +78,13 @@ def train(
     for stage in stages:
         share = minutes / len(stages) if minutes else None
         finetune(detector, stage, held_out, tuning, share, accelerator, devices, seed)
-    scores = measure(detector, held_out)
+    result = measure(detector, held_out)
     with atomic_folder(output, MARKER) as partial:
         save(detector, base, partial)
-        (partial / SCORES).write_text(json.dumps(_numbers(scores), indent=2) + "\n")
-    print(f"{len(held_out)} examples that it has not seen:\n{table(scores)}\nwritten: {output}")
-
-
-def measure(detector: NerDetector, examples: Sequence[Example]) -> Scores:
-    """How good a detector is on examples."""
-    return score_all(examples, detector.detect_all([example.text for example in examples]))
-
-
-def table(scores: Scores) -> str:
-    """A line a label: how many there are, precision, recall and F1 in percent."""
-    lines = [f"{'':<11}{'entities':>9}{'precision':>11}{'recall':>8}{'F1':>8}"]
-    for label, score in [*scores.by_label.items(), ("all", scores.total)]:
-        measures = (score.precision, score.recall, score.f1)
-        lines.append(
-            f"{label:<11}{score.hits + score.missed:>9}"
-            + "".join(f"{100 * value:>{width}.1f}" for value, width in zip(measures, (11, 8, 8), strict=True))
-        )
-    return "\n".join(lines)
+        (partial / SCORES).write_text(json.dumps(numbers(result.total), indent=2) + "\n")
+    print(f"{len(held_out)} examples that it has not seen, precision/recall/F1 in per cent:")
+    print("\n".join(table([result])))
+    print(f"written: {output}")
 
 
 def save(detector: NerDetector, base: Path, folder: Path) -> None:
@@ -151,13 +135,6 @@ def _labelled(data: Path, seed: int) -> tuple[Epochs, list[Example]]:
     if not rest:
         raise UserError(f"{data} has {len(examples)} examples, too few to train on")
     return lambda _: rest, held_out
-
-
-def _numbers(scores: Scores) -> dict[str, dict[str, float]]:
-    return {
-        label: {"hits": s.hits, "extra": s.extra, "missed": s.missed, "f1": round(s.f1, 4)}
-        for label, s in scores.by_label.items()
-    }
 
 
 def _quiet() -> None:

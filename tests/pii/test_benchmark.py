@@ -31,9 +31,10 @@ def test_counts_are_those_of_the_overlap_rule() -> None:
 
 
 def test_the_table_stands_beside_the_papers() -> None:
-    head, name, *_ = table([measure(Words(), EXAMPLES)])
+    head, name, *_, everything = table([measure(Words(), EXAMPLES)])
     assert head.split()[:3] == ["label", "there", "words"]
     assert name.split() == ["NAME", "1", "50.0/100.0/66.7", "–", "86.5/97.4/91.6"]
+    assert everything.split() == ["all", "3", "33.3/33.3/33.3", "–", "–"]
 
 
 @pytest.mark.parametrize("name", PAPER)
