@@ -114,7 +114,7 @@ def measure(detector: Detector, examples: Sequence[Example]) -> Result:
 
 
 def table(results: Sequence[Result]) -> Iterator[str]:
-    """Precision, recall and F1 in per cent: a row for each label and all, a column for each detector and the paper's."""
+    """Precision, recall and F1 in per cent: a row for each label, a column for each detector and the paper's."""
     totals = {result.name: result.total for result in results}
     names = [*totals, *(f"paper: {name}" for name in PAPER)]
     yield "  ".join([f"{'label':<10}", f"{'there':>6}", *(f"{name:>20}" for name in names)])

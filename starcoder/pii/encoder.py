@@ -22,7 +22,7 @@ from transformers import BertConfig, BertForPreTraining, BertModel
 from starcoder.distributed import Divisible, fill
 from starcoder.errors import UserError, one_line
 from starcoder.model import keyed_normal
-from starcoder.pii.pretraining import MASK_RATE, Batch
+from starcoder.pii.pairs import MASK_RATE, Batch
 from starcoder.pii.vocabulary import SPECIAL_TOKENS, save_vocabulary
 from starcoder.release.folder import local_folder
 from starcoder.storage import atomic_folder
@@ -136,7 +136,7 @@ class StarEncoder(Divisible):
         """Both losses in nats and both accuracies, in fp32; logits are computed at the K targets alone.
 
         Args:
-            batch: as `starcoder.pii.pretraining.Collate` makes it.
+            batch: as `starcoder.pii.pairs.Collate` makes it.
         """
         out = self.bert(
             batch["input_ids"],

@@ -23,7 +23,8 @@ from starcoder.pii.encoder import (
     read_whole,
     save_encoder,
 )
-from starcoder.pii.pretraining import Batch, EncoderDataModule
+from starcoder.pii.pairs import Batch
+from starcoder.pii.pretraining import EncoderDataModule
 from starcoder.pii.vocabulary import SPECIAL_TOKENS
 from starcoder.release.folder import local_folder
 from starcoder.storage import check_replaceable
@@ -35,22 +36,13 @@ from starcoder.training.preemption import Preemption
 class StarEncoderModule(TrainingModule):
     """Trains a `StarEncoder` on masked pairs; the loss is that of the masked tokens plus that of the pair.
 
+    What is not named here, `TrainingModule` explains.
+
     Args:
         preset: "starencoder" or "laptop"; not used with `init_from`.
         vocab_size: tokens of StarCoder's tokenizer, V.
         overrides: fields of transformers' `BertConfig` that differ from the preset.
         init_from: folder, or Hub repository, of an encoder to go on with, such as bigcode/starencoder.
-        learning_rate: peak of the schedule, reached after the warm-up.
-        min_learning_rate: end of the straight line that follows it.
-        warmup_steps: optimizer steps of linear warm-up.
-        decay_steps: optimizer steps from start to the end of the line; the trainer's `max_steps` when not given.
-        weight_decay: decoupled decay of the matrices; biases, layer norms and other 1-D parameters have none.
-        beta1: AdamW's decay of the first moment.
-        beta2: AdamW's decay of the second moment.
-        epsilon: AdamW's denominator guard.
-        skip_deviations: a step whose loss or gradient norm lies this many standard deviations above the mean of the
-            last 128 is skipped, as is one that is not finite; 0 for the latter alone.
-        seed: what the initial weights and the dropout masks are a function of.
     """
 
     decay = staticmethod(linear_with_warmup)

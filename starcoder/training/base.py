@@ -40,7 +40,20 @@ def linear_with_warmup(step: int, warmup_steps: int, decay_steps: int, floor: fl
 
 
 class TrainingModule(LightningModule, ABC):
-    """AdamW and its schedule over the model of a subclass, whose arguments are documented there.
+    """AdamW and its schedule over the model of a subclass, which adds arguments of its own and says the defaults.
+
+    Args:
+        learning_rate: peak of the schedule, reached after the warm-up.
+        min_learning_rate: end of the decay that follows.
+        warmup_steps: optimizer steps of linear warm-up.
+        decay_steps: optimizer steps from start to the end of the decay; the trainer's `max_steps` when not given.
+        weight_decay: decoupled decay of the matrices; biases, layer norms and other 1-D parameters have none.
+        beta1: AdamW's decay of the first moment.
+        beta2: AdamW's decay of the second moment.
+        epsilon: AdamW's denominator guard.
+        skip_deviations: a step whose loss or gradient norm lies this many standard deviations above the mean of the
+            last 128 is skipped, as is one that is not finite; 0 for the latter alone.
+        seed: what the initial weights and the dropout masks are a function of.
 
     Raises:
         UserError: naming all that is out of range.

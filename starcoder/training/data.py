@@ -23,7 +23,20 @@ from starcoder.training.stream import Shards, open_shards
 class TrainingData(LightningDataModule, ABC):
     """What every training reads: batches of a size that is the same on any number of devices, and a position in them.
 
-    The position is part of every checkpoint. Arguments are documented in the subclasses.
+    The position is part of every checkpoint. A subclass adds arguments of its own, and says the defaults.
+
+    Args:
+        train: what to train on.
+        validation: what to validate on; without it there is no validation.
+        tokenizer: folder of the tokenizer, or `owner/name` on the Hub.
+        context_length: most tokens that the model sees in a sample, T.
+        batch_size: samples in a micro-batch on one device.
+        global_batch_size: samples in an optimizer step of all devices together. Gradients are accumulated over as many
+            micro-batches as that takes, so that the steps are the same on any number of devices. When not given, it
+            follows from the devices and the trainer's `accumulate_grad_batches`.
+        seed: seed of the order of the samples, and of what is drawn for each.
+        num_workers: processes that prepare batches on each rank; 0 prepares them in the training process.
+        problems: what else is wrong, to be told together.
 
     Raises:
         UserError: when a number is out of range.
@@ -158,22 +171,15 @@ class TrainingData(LightningDataModule, ABC):
 class TokenDataModule(TrainingData):
     """Token shards as batches (B, T+1) of int64: tokens are `batch[:, :-1]`, targets `batch[:, 1:]`.
 
-    The position in the data is part of every checkpoint.
+    A sample is a window. What is not named here, `TrainingData` explains; the paper's global batch has 512 windows.
 
     Args:
         train: token shards to train on: a folder, or a URL that litdata reads (s3://, gs://, r2://, azure://, hf://).
         tokenizer: folder of the tokenizer that made the shards.
         context_length: tokens that the model sees, T; the paper's is 8192. A window has one more.
-        batch_size: windows in a micro-batch on one device.
-        global_batch_size: windows in an optimizer step of all devices together (paper: 512). Gradients are accumulated
-            over as many micro-batches as that takes, so that the steps are the same on any number of devices. When not
-            given, it follows from the devices and the trainer's `accumulate_grad_batches`.
-        validation: token shards to validate on; without them there is no validation.
         fim_rate: probability that a document, or the part of it in a window, is permuted (paper: 0.5).
         fim_spm_rate: probability that a permuted one has the suffix first (paper: 0.5).
-        seed: seed of the order of the windows and of fill-in-the-middle.
         shuffle: whether the order of the windows is random, another one in each epoch.
-        num_workers: processes that prepare batches on each rank; 0 prepares them in the training process.
         cache: folder for the chunks of shards at a URL; must have room for all of them.
 
     Raises:

@@ -16,23 +16,12 @@ from starcoder.training.data import TokenDataModule
 
 
 class StarCoderModule(TrainingModule):
-    """Trains a `StarCoder` on batches of tokens (B, T+1).
+    """Trains a `StarCoder` on batches of tokens (B, T+1); what is not named here, `TrainingModule` explains.
 
     Args:
         preset: name of the model's shape, see `starcoder.model.PRESETS`; not used with `init_from`.
         overrides: fields of `StarCoderConfig` that differ from the preset, or from the folder of `init_from`.
         init_from: checkpoint folder, or Hub repository, to start from: StarCoderBase on the way to StarCoder.
-        learning_rate: peak of the schedule, reached after the warm-up.
-        min_learning_rate: end of the cosine.
-        warmup_steps: optimizer steps of linear warm-up.
-        decay_steps: optimizer steps from start to the end of the cosine; the trainer's `max_steps` when not given.
-        weight_decay: decoupled decay of the matrices; biases, layer norms and other 1-D parameters have none.
-        beta1: AdamW's decay of the first moment.
-        beta2: AdamW's decay of the second moment.
-        epsilon: AdamW's denominator guard.
-        skip_deviations: a step whose loss or gradient norm lies this many standard deviations above the mean of the
-            last 128 is skipped, as is one that is not finite; 0 for the latter alone.
-        seed: what the initial weights and the dropout masks are a function of.
     """
 
     def __init__(

@@ -26,7 +26,8 @@ from starcoder.pii.encoder import (
     save_encoder,
 )
 from starcoder.pii.encoder_module import SaveEncoder, StarEncoderModule
-from starcoder.pii.pretraining import NO_TARGET, Batch, Collate, EncoderDataModule, Pairs, Texts
+from starcoder.pii.pairs import NO_TARGET, Batch, Collate, Pairs, Texts
+from starcoder.pii.pretraining import EncoderDataModule
 from starcoder.release.export import export
 from starcoder.tokenizer import load
 from starcoder.training.base import linear_with_warmup

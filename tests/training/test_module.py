@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from starcoder.errors import UserError
 from starcoder.model import StarCoder, StarCoderConfig
+from starcoder.pii.encoder_module import StarEncoderModule
+from starcoder.pii.pretraining import EncoderDataModule
 from starcoder.training.base import cosine_with_warmup
 from starcoder.training.checkpoint import Checkpoint, newest
 from starcoder.training.data import TokenDataModule
@@ -90,6 +93,14 @@ def test_the_runs_above_cross_the_border_of_an_epoch(tiny: Tiny) -> None:
     data = TokenDataModule(tiny.train, tiny.tokenizer, context_length=32, batch_size=512)
     data.setup("fit")
     assert 5 < len(data.train_dataloader()) < 25
+
+
+@pytest.mark.parametrize("kind", [StarCoderModule, TokenDataModule, StarEncoderModule, EncoderDataModule])
+def test_every_option_of_a_recipe_is_explained(kind: type) -> None:
+    """Also those whose explanation is the base class's."""
+    parser = ArgumentParser()
+    parser.add_class_arguments(kind, "part")
+    assert [action.dest for action in parser._actions if not action.help] == []
 
 
 def test_every_rank_and_micro_batch_draws_masks_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
