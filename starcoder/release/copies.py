@@ -58,59 +58,85 @@ def measure_copies(
     Raises:
         UserError: when model or shards are missing or do not belong together, or a number cannot be.
     """
-    for option, number in (("samples", samples), ("n_tokens", n_tokens)):
-        if number < 1:
-            raise UserError(f"--{option} is {number}, below 1")
     folders = [shards] if isinstance(shards, Path) else shards
-    if not folders:
-        raise UserError("--shards names no folder")
-    if output.is_dir():
-        raise UserError(f"--output {output} is a folder: name a file")
+    _check(samples, n_tokens, folders, output)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
     folder = local_folder(model)
     tokenizer = tokenizers.load(folder)
     data = [_open(location, tokenizer) for location in folders]
     network = StarCoder.from_pretrained(folder)
     check_vocabulary(network, tokenizer)
-    longest = min(max_new_tokens, network.config.context_length - 1)
-    if n_tokens > longest:
-        raise UserError(f"no completion has {n_tokens} tokens: max_new_tokens and the context allow {longest}")
+    longest = _longest(network, max_new_tokens, n_tokens)
     weights = weights_digest(network)
-    sampled = (
-        f"completions of at most {longest} tokens that begin a new document, without a prompt, at temperature "
-        f"{temperature:g}, top_p {top_p:g} and seed {seed}; "
-    )
-    method = (
-        f"{sampled}a match has {n_tokens} tokens or more in a row that stand so in one document of the training data; "
-        f"weights {weights[:12]}, token shards "
-        + ", ".join(f"{each.digest[:12]} of {each.n_tokens:,} tokens" for each in data)
-    )
     detector = open_detector(pii_model)
     completions = _sample(network, tokenizer, samples, sampling)
     personal = _personal(detector, [tokenizer.decode(completion) for completion in completions])
-    found = ", ".join(f"{count:,} {label}" for label, count in sorted(personal.items())) or "nothing"
     copies = find_copies(completions, data, n_tokens)
-    most = max((copy.tokens for copy in copies), default=0)
+    sampled = (
+        f"completions of at most {longest} tokens that begin a new document, without a prompt, at temperature "
+        f"{temperature:g}, top_p {top_p:g} and seed {seed}"
+    )
     content = {
         "weights": weights,
         "shards": {each.location: each.digest for each in data},
-        "verbatim": {"samples": samples, "matches": len(copies), "method": method},
+        "verbatim": {
+            "samples": samples,
+            "matches": len(copies),
+            "method": f"{sampled}; {_copying(n_tokens, weights, data)}",
+        },
         "pii": {
             "samples": samples,
             "matches": personal.total(),
             "labels": personal,
-            "method": f"{sampled}a match has something that `starcoder pii redact` would replace, by the label that "
-            f"stands first in it: {found}; detector {detector.name}, weights {weights[:12]}",
+            "method": f"{sampled}; {_revealing(personal, detector, weights)}",
         },
-        "longest": most,
+        "longest": max((copy.tokens for copy in copies), default=0),
         "copies": [asdict(copy) | {"text": tokenizer.decode(copy.of(completions))} for copy in copies],
     }
     with atomic_file(output) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n")  # ASCII: a text may end within a character
-    longest_copy = f"; the longest copy has {most:,}" if copies else ""
+    longest_copy = f"; the longest copy has {content['longest']:,}" if copies else ""
     print(f"{len(copies):,} of {samples:,} completions copy {n_tokens} tokens or more{longest_copy}")
-    print(f"{personal.total():,} of {samples:,} completions hold personal data ({found})")
+    print(f"{personal.total():,} of {samples:,} completions hold personal data ({_listed(personal)})")
     print(f"wrote {output}")
+
+
+def _check(samples: int, n_tokens: int, folders: list[Path], output: Path) -> None:
+    for option, number in (("samples", samples), ("n_tokens", n_tokens)):
+        if number < 1:
+            raise UserError(f"--{option} is {number}, below 1")
+    if not folders:
+        raise UserError("--shards names no folder")
+    if output.is_dir():
+        raise UserError(f"--output {output} is a folder: name a file")
+
+
+def _longest(model: StarCoder, max_new_tokens: int, n_tokens: int) -> int:
+    """Most tokens of a completion, which must have room for a copy."""
+    longest = min(max_new_tokens, model.config.context_length - 1)
+    if n_tokens > longest:
+        raise UserError(f"no completion has {n_tokens} tokens: max_new_tokens and the context allow {longest}")
+    return longest
+
+
+def _copying(n_tokens: int, weights: str, data: list[Shards]) -> str:
+    """What counts as a copy of which model from what."""
+    return (
+        f"a match has {n_tokens} tokens or more in a row that stand so in one document of the training data; weights "
+        f"{weights[:12]}, token shards " + ", ".join(f"{each.digest[:12]} of {each.n_tokens:,} tokens" for each in data)
+    )
+
+
+def _revealing(personal: Counter[str], detector: Detector, weights: str) -> str:
+    """What counts as personal data, how much there is of it, who has found it, and in whose words."""
+    return (
+        "a match has something that `starcoder pii redact` would replace, by the label that stands first in it: "
+        f"{_listed(personal)}; detector {detector.name}, weights {weights[:12]}"
+    )
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {label}" for label, count in sorted(counts.items())) or "nothing"
 
 
 def _open(location: Path, tokenizer: Tokenizer) -> Shards:
