@@ -37,6 +37,7 @@ NEGATIVE_RATE = 0.5
 NO_TARGET = -100
 FRAME = 3
 """Tokens of a sample that are of no text: <cls>, <sep>, <sep>."""
+_order = lru_cache(maxsize=2)(chunk_order)  # for many groups, it takes longer than the rest of a sample
 _UNASSIGNED = re.compile("[\U00040000-\U0007ffff]")  # planes 4-7: the released vocabulary cannot spell them
 
 Ids = NDArray[np.int64]
@@ -153,7 +154,7 @@ class Pairs(Dataset[Sample]):
     def other(self, epoch: int, index: int, rng: np.random.Generator) -> int:
         """Another document, of the groups of rows that are in memory when the epoch comes to `index`."""
         rows, first, own = self.texts.rows, self.texts.first, self.texts.group_of(index)
-        order = chunk_order(len(rows), self.seed, epoch) if self.shuffled else np.arange(len(rows))
+        order = _order(len(rows), self.seed, epoch) if self.shuffled else np.arange(len(rows))
         start = int(np.flatnonzero(order == own)[0]) // SHUFFLED_CHUNKS * SHUFFLED_CHUNKS
         near = order[max(0, min(start, len(order) - SHUFFLED_CHUNKS)) :][:SHUFFLED_CHUNKS]
         ends = np.cumsum(rows[near])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from starcoder.pii.entity import Detector
+from starcoder.pii.entity import Detector, Entity
 
 ROOT = Path(__file__).parents[2]
 BACKSTOP = 600
@@ -163,7 +163,10 @@ def texts(count: int, seed: int) -> Iterator[str]:
 
 def _mixed(chance: random.Random, size: int) -> str:
     """Atoms in a row, a few of which have lost or gained a character."""
-    atoms = [_mutated(chance, chance.choice(ATOMS)) for _ in range(min(size, 2000))]
+    atoms, length = list[str](), 0
+    while length < min(size, 10_000):
+        atoms.append(_mutated(chance, chance.choice(ATOMS)))
+        length += len(atoms[-1])
     return _fill("".join(atoms), size)
 
 
@@ -183,7 +186,7 @@ def _mutated(chance: random.Random, atom: str) -> str:
 def _any(chance: random.Random, size: int) -> str:
     """Code points of one plane or of all, lone surrogates among them."""
     highest = chance.choice((0x7F, 0xFF, 0xFFFF, 0x10FFFF))
-    return _fill("".join(chr(chance.randint(0, highest)) for _ in range(min(size, 5000))), size)
+    return _fill("".join(map(chr, chance.choices(range(highest + 1), k=min(size, 5000)))), size)
 
 
 def _repeated(chance: random.Random, size: int) -> str:
@@ -197,14 +200,15 @@ def _fill(unit: str, size: int) -> str:
     return (unit * (size // max(1, len(unit)) + 1))[:size]
 
 
-def assert_sound(detector: Detector, text: str) -> None:
-    """Entities are inside the text, in order, apart, say who found them, and are the same each time."""
+def assert_sound(detector: Detector, text: str) -> list[Entity]:
+    """The entities are inside the text, in order, apart, say who found them, and are the same each time."""
     entities = detector.detect(text)
     ends = [0, *(entity.end for entity in entities)]
     assert all(end <= entity.start < entity.end <= len(text) for end, entity in zip(ends, entities, strict=False))
     assert all(entity.detector for entity in entities)
     if len(text) < 10_000:
         assert detector.detect(text) == entities
+    return entities
 
 
 def work(detect: Callable[[str], object], text: str) -> int:

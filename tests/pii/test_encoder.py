@@ -313,9 +313,25 @@ def test_the_command_line_says_what_is_missing(in_process: Command, tiny: Tiny, 
         assert all(word in result.stderr for word in words), result.stderr
 
 
+RANKS = """
+import json, os, sys
+from starcoder.cli import main
+from starcoder.pii import encoder_module, pretraining  # once, for all ranks
+from starcoder.training import energy, fit, progress
+from tests.training.ranks import finish, fork
+
+def work(rank):
+    os.chdir(folder)
+    main(arguments)
+
+for ranks, folder, arguments in json.loads(sys.argv[1]):
+    finish(fork(ranks, work))
+"""
+
+
 def test_the_recipe_trains_alike_on_any_number_of_processes(tiny: Tiny, tmp_path: Path) -> None:
     """`starcoder fit` from recipe to folder, with and without a copy of the weights on a second process."""
-    losses = []
+    runs = []
     for devices in (1, 2):
         folder = tmp_path / str(devices)
         folder.mkdir()
@@ -326,10 +342,13 @@ def test_the_recipe_trains_alike_on_any_number_of_processes(tiny: Tiny, tmp_path
             *("--trainer.max_steps=4", "--trainer.log_every_n_steps=1", f"--trainer.devices={devices}"),
             *("--data.batch_size=2", "--trainer.val_check_interval=4", "--trainer.strategy.init_args.shard_size=1"),
         ]
-        command = [sys.executable, "-m", "starcoder.cli", *args]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        subprocess.run(command, cwd=folder, env=environment, check=True, timeout=300)
-        run = folder / "build" / "runs" / "starencoder-laptop"
+        runs.append((devices, str(folder), args))
+    command = [sys.executable, "-c", RANKS, json.dumps(runs)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=300)
+    losses = []
+    for _, folder, _ in runs:
+        run = Path(folder) / "build" / "runs" / "starencoder-laptop"
         assert load_encoder(run / "model").config.hidden_size == 32
         with next(run.glob("metrics/*/metrics.csv")).open() as file:
             losses.append([float(row["train_loss"]) for row in csv.DictReader(file) if row["train_loss"]])

@@ -277,11 +277,11 @@ def test_any_python_that_parsed_still_parses(lines: list[tuple[str, str]], pytho
 
 
 def test_thousands_that_must_stay_are_not_tried_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "".join(f"x{n} = ada@lovelace.org\ny{n} = 'ada@lovelace.org'\n" for n in range(5000))
+    code = "".join(f"x{n} = ada@lovelace.org\ny{n} = 'ada@lovelace.org'\n" for n in range(2000))
     monkeypatch.setattr(redaction, "_PARSED", 30 * len(code))
     (result,) = Redactor(Rules).redact_all([code], ["python"])
     assert parses(result.text)
-    assert sum(result.counts.values()) + sum(result.left.values()) == 10_000
+    assert sum(result.counts.values()) + sum(result.left.values()) == 4000
 
 
 @pytest.mark.parametrize("code", ["(" * 100_000, "-" * 100_000 + "1", "[" * 300 + "]" * 300, "\ud800", "x = '\0'"])
