@@ -34,6 +34,7 @@ from typing_extensions import override
 from starcoder.errors import UserError
 from starcoder.processes import start_worker
 from starcoder.storage import atomic_file, check_replaceable
+from starcoder.text import shown
 
 _DECIDING = (
     *("ahocorasick-rs", "datatrove", "detect-secrets", "jupytext", "license-expression", "licenseclassifier"),
@@ -125,7 +126,7 @@ class Work:
             try:
                 yield
             except KeyboardInterrupt:
-                print(f"stopped; the same command goes on from what lies in {self.path}", file=sys.stderr)
+                print(f"stopped; the same command goes on from what lies in {shown(self.path)}", file=sys.stderr)
                 raise
             finally:
                 if not self._marker.exists():
@@ -139,7 +140,7 @@ class Work:
             first: What must be in the folder before the first stage.
         """
         if self._marker.is_file() and self._marker.read_text() == self.digest:
-            print(f"going on from what an earlier run left in {self.path}", file=sys.stderr)
+            print(f"going on from what an earlier run left in {shown(self.path)}", file=sys.stderr)
             return
         self.clear(logs=True)
         with atomic_file(self.path / "job.pickle") as partial:

@@ -1,4 +1,6 @@
-"""Texts of strangers, made fit to be shown."""
+"""Texts of strangers and paths, made fit to be shown."""
+
+from pathlib import Path
 
 
 def visible(text: str, keep: str = "") -> str:
@@ -9,3 +11,9 @@ def visible(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
+def shown(path: Path) -> Path:
+    """`path` as seen from the working directory, if it lies in there: shorter, and silent about whose machine it is."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

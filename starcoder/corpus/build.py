@@ -31,7 +31,7 @@ from starcoder.corpus.summary import FILE, read_summary
 from starcoder.errors import UserError
 from starcoder.executors import HERE, Execution, Work, code_digest, run_stages
 from starcoder.storage import check_replaceable
-from starcoder.text import visible
+from starcoder.text import shown, visible
 
 OWN = "LicenseRef-Own"
 """Licence of a repository of one's own, when none is named."""
@@ -146,7 +146,8 @@ def _run(plan: Plan, work: Work, max_bytes: int | None, execution: Execution) ->
         work.prepare(plan, lambda: share_out(plan, max_bytes) if max_bytes is not None else None)
         run_stages(pipeline(work, len(plan.tasks)), work.logs, execution)
     if execution.executor == "slurm":
-        print(f"corpus: submitted; {work.output} appears when the last job has ended, logs are in {work.logs}")
+        place, logs = shown(work.output), shown(work.logs)
+        print(f"corpus: submitted; {place} appears when the last job has ended, logs are in {logs}")
     else:
         _report(work.output)
 
@@ -231,4 +232,4 @@ def _report(output: Path) -> None:
     print(f"corpus: benchmarks: {strings or 'not looked for; name a folder of them by --benchmarks'}{missing}")
     print(f"corpus: {describe(summary)}")
     sizes = ", ".join(f"{split} {summary[split]['bytes'] / 1e6:,.1f} MB" for split in ("train", "validation"))
-    print(f"corpus: {output}: {sizes}")
+    print(f"corpus: {shown(output)}: {sizes}")

@@ -29,6 +29,7 @@ from starcoder.corpus.mix import MIXES, Mix, mix_key, rates, times
 from starcoder.errors import UserError
 from starcoder.executors import HERE, Execution, Stage, Work, code_digest, job_of, run_stages
 from starcoder.storage import atomic_file, check_replaceable, replace_folder
+from starcoder.text import shown
 from starcoder.tokenizer import Sentinel, Tokenizer, load
 from starcoder.training.chunks import ChunkWriter, IndexWriter, join_indices, write_litdata_index
 from starcoder.training.stream import FILE, INDEX, Chunk, ShardsMetadata
@@ -94,7 +95,7 @@ def tokenize(
         run_stages(stages, work.logs, execution)
         nothing = (work.path / _NOTHING).exists()
     if execution.executor == "slurm":
-        print(f"tokenize: submitted; {output} appears when the last job has ended, logs are in {work.logs}")
+        print(f"tokenize: submitted; {output} appears when the last job has ended, logs are in {shown(work.logs)}")
         return
     if nothing:
         raise UserError(f"{corpus} has no {_which(split, language)} of at most {max_tokens} tokens")

@@ -417,8 +417,9 @@ class Shout:
 
 
 def test_personal_data_is_redacted_unless_asked_not_to(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     mail, address = "ada@lovelace.org", "93.184.216.34"
     for number in range(3):
         text = f"# {mail} {address}\nx = {mail}\n" + program(f"secret{number}")
@@ -435,6 +436,7 @@ def test_personal_data_is_redacted_unless_asked_not_to(
     assert summary["unredacted"] == {"EMAIL": 3}
     line = "PII: redacted by regex: 4 EMAIL, 3 IP_ADDRESS; left as they are: 3 EMAIL\n"
     assert f"corpus: {line}" in shown
+    assert "corpus: one: train" in shown
     assert summary["options"]["pii"] == "regex"
     splits = read(tmp_path / "one")
     texts = {document.name: document.content for split in SPLITS for document in splits[split]}

@@ -61,10 +61,12 @@ def read_job(
     What is given here stands in for the recipe's own `model.preset` and `data.context_length`.
 
     Raises:
-        UserError: when there is no such recipe, or a key of it is missing or cannot be.
+        UserError: when there is no such recipe, it is none of a language model, or a key is missing or cannot be.
     """
     path = Path("recipes", f"{recipe}.yaml") if recipe.name == str(recipe) and not recipe.suffix else recipe
     keys = _read(path)
+    if (kind := keys.get("architecture", "starcoder")) != "starcoder":
+        raise UserError(f"{path} trains a {kind}, but only the language model is planned: name a recipe of that")
     model, data, trainer = (_part(path, keys, name) for name in ("model", "data", "trainer"))
     model |= {"preset": preset} if preset else {}
     data |= {"context_length": context_length} if context_length is not None else {}

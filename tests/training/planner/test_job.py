@@ -86,6 +86,12 @@ def test_a_recipe_may_change_another(tmp_path: Path) -> None:
     assert (job.name, job.steps, job.nodes) == ("longer", 2000, 2)
 
 
+def test_an_encoder_is_not_planned() -> None:
+    recipe = Path(__file__).parents[3] / "recipes" / "starencoder-laptop.yaml"
+    with pytest.raises(UserError, match=r"starencoder-laptop.yaml trains a starencoder, but only the language model"):
+        read_job(recipe)
+
+
 def test_a_recipe_may_be_given_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "recipes").mkdir()
     write(tmp_path / "recipes")
