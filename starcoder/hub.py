@@ -1,10 +1,19 @@
 """Reading from the Hugging Face Hub: what goes wrong is said in one line, without the secrets that addresses carry."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from starcoder.errors import UserError
+
+_PART = r"\w(?:[\w.-]{0,94}\w)?"
+_REPOSITORY = re.compile(rf"(?!.*(?:--|\.\.)){_PART}/{_PART}(?<!\.git)", re.ASCII)
+
+
+def is_repository(name: str | Path) -> bool:
+    """Whether this can be the name of a repository, OWNER/NAME, by the rules of the Hub; a folder's path can, too."""
+    return _REPOSITORY.fullmatch(str(name)) is not None
 
 
 def check_revision(folder: str | Path, revision: str | None) -> None:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from starcoder.errors import UserError
-from starcoder.hub import check_revision, fetching
+from starcoder.hub import check_revision, fetching, is_repository
 from starcoder.storage import atomic_file
 
 
@@ -239,7 +239,7 @@ def load(folder: Path | str, revision: str | None = None) -> Tokenizer:
 def _tokenizer_file(source: Path | str, revision: str | None) -> Path:
     """tokenizer.json in a folder; where there is no such folder, but `owner/name`, in the Hub's repository."""
     path = Path(source) / "tokenizer.json"
-    if Path(source).is_dir() or str(source).count("/") != 1:
+    if Path(source).is_dir() or not is_repository(source):
         check_revision(source, revision)
         return path
     from huggingface_hub import hf_hub_download

@@ -21,6 +21,7 @@ from starcoder.evaluation.engines.local import weights_digest
 from starcoder.evaluation.report import INTERVALS, conditions, described, remarks
 from starcoder.evaluation.results import Results
 from starcoder.evaluation.tables import cells, escaped, heading, markdown
+from starcoder.hub import is_repository
 from starcoder.release.dataset import corpus_facts, languages_table, read_corpus
 from starcoder.release.folder import read_config
 from starcoder.release.licences import OPENRAIL_TEXT, RESTRICTIONS, Licence, choose, on_hub
@@ -30,7 +31,6 @@ from starcoder.storage import atomic_file
 
 CARD = "README.md"
 RESULTS = ".eval_results"
-_REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 _SEAL = re.compile(r"(?:<!--|#) written by `starcoder card`; sha256 of the text above: ([0-9a-f]{64})(?: -->)?\n\Z")
 _SETTINGS = ("n_samples", "temperature", "top_p", "max_new_tokens", "prompt", "seed")
 
@@ -68,7 +68,7 @@ def write_card(
             cannot be that one, or the card was edited.
     """
     for option, name in (("repo", repo), ("base", base)):
-        if name is not None and not _REPOSITORY.fullmatch(name):
+        if name is not None and not is_repository(name):
             raise UserError(f"--{option} {name} is no name on the Hub: it is OWNER/NAME")
     config, vocabulary = read_config(folder), tokenizers.load(folder)
     stored = Stored.read(folder, config)
@@ -180,7 +180,7 @@ def _base(repository: str | None, bases: Sequence[str]) -> str:
     if not bases:
         return ""
     folder = Path(bases[0])
-    if _REPOSITORY.fullmatch(bases[0]) and not folder.is_dir():
+    if is_repository(bases[0]) and not folder.is_dir():
         return f"of {escaped(bases[0])}, a repository on the Hub or a folder"
     return f"in a folder named {escaped(folder.resolve().name)}, no repository on the Hub as far as is recorded"
 

@@ -11,7 +11,7 @@ import torch
 from starcoder import tokenizer as tokenizers
 from starcoder.distributed import Part
 from starcoder.errors import UserError, one_line
-from starcoder.hub import check_revision
+from starcoder.hub import check_revision, is_repository
 from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.release import gguf as ggufs
 from starcoder.release import golden as goldens
@@ -104,7 +104,7 @@ def _target(output: Path | None, out: Path | None) -> Path:
 
 def _here(checkpoint: Path, revision: str | None) -> Path:
     """What lies here under that name or, where nothing does and it is OWNER/NAME, a copy of the Hub's repository."""
-    if not checkpoint.exists() and len(checkpoint.parts) == 2 and not checkpoint.is_absolute():
+    if not checkpoint.exists() and is_repository(checkpoint):
         return local_folder(checkpoint, revision=revision)
     check_revision(checkpoint, revision)
     return checkpoint

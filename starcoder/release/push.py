@@ -16,11 +16,11 @@ from huggingface_hub import get_token
 
 from starcoder import tokenizer as tokenizers
 from starcoder.errors import UserError
+from starcoder.hub import is_repository
 from starcoder.release.client import client, size_of
 from starcoder.release.contents import CARD, Release, release
 from starcoder.release.repository import MAIN, Change, Repository
 
-_PART = r"\w(?:[\w.-]{0,94}\w)?"
 """What the Hub takes for an owner, and for a name."""
 
 
@@ -105,7 +105,7 @@ def check_name(repo: str) -> None:
     Raises:
         UserError: when it has not the form `owner/name`, or one that the Hub refuses.
     """
-    if not re.fullmatch(rf"(?!.*(?:--|\.\.)){_PART}/{_PART}(?<!\.git)", repo, re.ASCII):
+    if not is_repository(repo):
         raise UserError(
             f"{repo} is no repository: say whose it is and its name, OWNER/NAME, of letters, digits, and single - or ."
             " between them"
