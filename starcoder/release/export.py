@@ -96,7 +96,7 @@ def export(
 def _target(output: Path | None, out: Path | None) -> Path:
     target = output or out
     if target is None:
-        raise UserError("name the folder to write: --out DIR")
+        raise UserError("name the folder to write: --output DIR")
     if output and out:
         raise UserError(f"--output {output} and --out {out} are the same option: say one of them")
     return target

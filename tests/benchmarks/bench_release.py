@@ -64,7 +64,7 @@ def memory(root: Path) -> None:
     export, load = {}, {}
     for name, place in places.items():
         out = root / f"{name}-release"
-        options = ("--tokenizer", root / "tokenizer", "--out", out, "--max_shard_size", "200MB")
+        options = ("--tokenizer", root / "tokenizer", "--output", out, "--max_shard_size", "200MB")
         export[name] = peak("export", place, *options)
         load[name] = peak("load", out)
     exported, loaded = export["large"] - export["tiny"], load["large"] - load["tiny"]
@@ -87,7 +87,7 @@ def resumption(root: Path) -> None:
     with tempfile.TemporaryDirectory() as whole:
         save(model, Path(whole) / "model", tokenizers.load(root / "tokenizer"))
         subprocess.run(
-            [sys.executable, "-m", "starcoder.cli", "export", Path(whole) / "model", "--out", folder,
+            [sys.executable, "-m", "starcoder.cli", "export", Path(whole) / "model", "--output", folder,
              "--max_shard_size", "30MB"], check=True, cwd=ROOT, stdout=subprocess.DEVNULL,
         )  # fmt: skip
     total = large_bytes(folder)

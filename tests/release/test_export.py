@@ -132,7 +132,7 @@ def test_bad_input_is_refused_in_one_line(tiny: Tiny, tmp_path: Path, monkeypatc
     refused("no checkpoint that was written to its end in", thesis, *good[1:])
     refused("chapter1.tex is damaged, or no checkpoint", thesis / "chapter1.tex", *good[1:])
     refused("nowhere", source, tmp_path / "nowhere", tmp_path / "model")
-    refused("name the folder to write: --out DIR", source, tiny.tokenizer)
+    refused("name the folder to write: --output DIR", source, tiny.tokenizer)
     refused("holds something else", source, tiny.tokenizer, thesis)
     refused("dtype is 'int3', none of float32, bfloat16, float16", *good, dtype="int3")
     refused("gguf_dtype is 'q4_0', none of float32, bfloat16, float16", *good, gguf=True, gguf_dtype="q4_0")
