@@ -8,6 +8,7 @@ POLICY = (
     ("rules", "EMAIL", 0.0),
     ("rules", "IP_ADDRESS", 0.0),
     ("rules", "KEY", 0.0),
+    ("rules", "PASSWORD", 0.0),
     ("ner", "KEY", 0.9),
     ("ner", "PASSWORD", 0.7),
     ("ner", "EMAIL", 0.9),
@@ -25,7 +26,8 @@ class CombinedDetector(Detector):
     | label | found by |
     |---|---|
     | EMAIL, IP_ADDRESS, KEY | the rules; the model adds what it is very sure of and overlaps nothing of theirs |
-    | PASSWORD, NAME, USERNAME | the model, where it is fairly sure and contradicts no rule |
+    | PASSWORD | the rules, where it has a form; the model elsewhere, where it is fairly sure |
+    | NAME, USERNAME | the model, where it is fairly sure and contradicts no rule |
 
     Of labels that overlap, the one that it costs most to miss wins: a password before the name inside of it.
 

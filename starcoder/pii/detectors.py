@@ -8,17 +8,19 @@ from starcoder.pii.addresses import AddressDetector
 from starcoder.pii.emails import EmailDetector
 from starcoder.pii.entity import Detector, Entity, first_come
 from starcoder.pii.keys import KeyDetector
+from starcoder.pii.passwords import PasswordDetector
 
 
 class RegexDetector(Detector):
-    """E-mails, IP addresses and keys by rules (paper §4.2, the regex baseline).
+    """E-mails, IP addresses and keys by rules (paper §4.2, the regex baseline), and passwords that have a form.
 
-    Where two rules overlap, a key comes before an e-mail and an e-mail before an address: a key is the longest and the
-    least like anything else, and what stands inside of it would leave its rest behind.
+    Where two rules overlap, a key comes before a password, that before an e-mail and an e-mail before an address: a key
+    is the longest and the least like anything else, and what stands inside of it would leave its rest behind; the end
+    of a password and the host behind it can look like an e-mail.
     """
 
     def __init__(self) -> None:
-        self._detectors = (KeyDetector(), EmailDetector(), AddressDetector())
+        self._detectors = (KeyDetector(), PasswordDetector(), EmailDetector(), AddressDetector())
 
     @property
     @override

@@ -15,27 +15,21 @@ _STRONG = (
 )
 _WEAK = r"pass|pw|pwd|pword|clave|parola|mdp"
 _WORDS = rf"{_STRONG}|{_WEAK}"
+_HEAD = (
+    r"(?:admin|app|auth|bind|client|db|database|e?mail|ftp|imap|jenkins|keystore|ldap|login|mongo|mqtt|my|mysql|pg|pop3?"
+    r"|postgres|proxy|rabbit(?:mq)?|redis|require|root|sasl|smtp|sql|ssh|ssid|sta|su|sudo|test|user|usr|wifi|wlan|zip)"
+)
 _TAIL = (
     r"(?:_?(?:again|confirm(?:ation)?|repeat|retype|verify|value|val|str|string|plain|plaintext|literal|raw|bytes|prod"
-    r"|production|dev|test|testing|staging|default|old|new|good|correct|wrong|bad|user|admin|root|db|hint(?<!hint)))?"
-    r"_?\d{0,2}"
+    r"|production|dev|test|testing|staging|default|old|new|good|correct|wrong|bad|user|admin|root|db))?_?\d{0,2}"
 )
-_NAME = re.compile(rf"(?:(?:{_STRONG})|(?:(?:^|_)(?:{_WEAK})|{{}})){_TAIL}$".replace(
-    "{}",
-    r"(?:^|_)(?:admin|app|auth|db|db_|ftp|imap|ldap|login|mail|my|mysql|pg|proxy|redis|require|root|smtp|sql|ssh|sudo|test|user"
-    r"|usr|wifi)(?:pass|pw|pwd)",
-))  # fmt: skip
-_BARE = re.compile(rf"(?:^|_)(?:{_WEAK})\d{{0,2}}$")
-_HEADED = re.compile(
-    r"(?:^|_)(?:admin|app|auth|bind|client|db|database|email|ftp|imap|jenkins|jwt|keystore|ldap|login|mail|mongo|mqtt"
-    r"|my|mysql|pg|pop3?|postgres|proxy|rabbit(?:mq)?|redis|root|sasl|smtp|sql|ssh|ssid|sta|su|sudo|test|user|usr|wifi"
-    r"|wlan|zip)_?(?:pass|pw|pwd|mdp|clave)"
-)
+_NAME = re.compile(rf"(?:(?:{_STRONG})|(?:^|_)(?:{_HEAD}_?)?(?:{_WEAK})){_TAIL}$")
+_BARE = re.compile(rf"(?:^|_)(?:{_WEAK}){_TAIL}$")
+_HEADED = re.compile(rf"(?:^|_){_HEAD}_?(?:{_WEAK})")
 _OTHER = re.compile(
-    r"(?:^|_)(?:allow|ask|by|bypass|can|compass|confirm_?your|encompass|encrypted|enter|err|error|expired|field|forgot"
-    r"|forgotten|get|has|hashed|have|hide|incorrect|invalid_[a-z]+|is|label|lost|max|min|missing|msg|need|no|overpass"
-    r"|prompt|recover|regexp?|require|requires|reset|salt|show|surpass|toggle|trespass|type|underpass|update|use|with"
-    r"|without)(?:_(?:\w+_)?)?(?:pass|pw)"
+    r"(?:^|_)(?:allow|ask|by|bypass|can|encompass|encrypted|enter|err|error|expired|field|forgot|forgotten|has|hashed"
+    r"|have|hide|incorrect|is|label|lost|max|min|missing|msg|need|no|prompt|recover|regexp?|require_?(?!pass$)|requires"
+    r"|reset|salt|show|toggle|type|update|use|without)(?:_(?:\w+_)?)?(?:pass|pw)"
 )
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[-:]|\.")
 
@@ -43,7 +37,7 @@ _PLACEHOLDER = re.compile(
     rf"[\W_]*(?:(?:your|the|enter|insert|put|type|new|old|current|confirm|db|database|user|account|admin"
     rf"|login|plain|plaintext|clear|hashed|encrypted|reset|change|forgot|forgotten|no|id|set|get|invalid|empty|missing"
     rf"|keystore|ldap|smtp|email|mail|sudo|server|proxy|http|client|key|with|without|and|or|show"
-    rf"|repeat|user_?name|username|master|root|ssh|ssl|vault|private_?key|auth|basic|grant|token|api)[\W_]*)*"
+    rf"|repeat|challenge|user_?name|username|master|root|ssh|ssl|vault|private_?key|auth|basic|grant|token|api)[\W_]*)*"
     rf"(?:{_WORDS}|passcode|credentials?)(?:e?s)?"
     rf"(?:[\W_]*(?:here|goes|field|confirm|confirmation|again|repeat|hash|hashed|label|input|text|value|prompt|only|reset"
     rf"|change|changed|required|needed|auth|authentication|login|placeholder|hint|help|error|type|file|path|env|var|name"
@@ -120,5 +114,5 @@ def may_be_password(value: str, name: str = "") -> bool:
 
 
 def _has_substance(value: str) -> bool:
-    """Whether a value has letters or digits, and foreign letters only beside digits: words of a user interface do not."""
+    """Whether a value has letters or digits, and foreign letters only beside digits, unlike the words of a label."""
     return any(map(str.isalnum, value)) and (value.isascii() or any(map(str.isdigit, value)))

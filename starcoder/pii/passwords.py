@@ -4,7 +4,8 @@ Found are the passwords of URLs (`scheme://user:PASSWORD@host`), literals behind
 languages (`password = "…"`, `"db_passwd": "…"`, `<senha>…</senha>`, `--password=…`, `.set_password("…")`), pairs of a
 user and a password (`auth=("ann", "…")`), and the arguments of `sshpass`, `mysql`, `curl` and SQL's `IDENTIFIED BY`.
 Without quotes a value counts only where its surroundings are configuration: lines `name=value` and `name: value`, a
-data source, a query, an environment variable of a command. `password_places` knows the surroundings, `password_guards` judges names and values.
+data source, a query, an environment variable of a command. `password_places` knows the surroundings, `password_guards`
+judges names and values.
 """
 
 import re
@@ -26,7 +27,7 @@ _BACK = re.compile(r"[\w.-]{0,40}")
 _FORWARD = re.compile(r"[\w-]{0,40}")
 _LONGEST = 40  # characters of a name on either side of its word
 
-_URL = re.compile(r"""://([^\s/@:"'<>`\\]{0,64}+):([^\s/@"'<>`\\]{2,64}+)@(?=[\w\[$%{<.-])""")
+_URL = re.compile(r"""://([^\s/@:"'<>`\\]{0,64}+):([^\s/@"'<>`\\,]{2,64}+)@(?=[\w\[$%{<.-])""")
 _REPOSITORY = re.compile(r"git(?:hub|lab|ea)\Z")
 _USER = r"""[bu]?(?P<q>["'])[^"'\s]{1,80}(?P=q),\s{0,20}"""
 _ACCOUNTS = tuple(  # each begins with letters of its own, which `re` finds fast
