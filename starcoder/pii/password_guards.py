@@ -24,7 +24,7 @@ _TAIL = (
     r"|production|dev|test|testing|staging|default|old|new|good|correct|wrong|bad|user|admin|root|db))?_?\d{0,2}"
 )
 _NAME = re.compile(rf"(?:(?:{_STRONG})|(?:^|_)(?:{_HEAD}_?)?(?:{_WEAK})){_TAIL}$")
-_BARE = re.compile(rf"(?:^|_)(?:{_WEAK}){_TAIL}$")
+_BARE = re.compile(rf"(?:^|_)(?:pass|clave|parola|mdp){_TAIL}$")
 _HEADED = re.compile(rf"(?:^|_){_HEAD}_?(?:{_WEAK})")
 _OTHER = re.compile(
     r"(?:^|_)(?:allow|ask|by|bypass|can|encompass|encrypted|enter|err|error|expired|field|forgot|forgotten|has|hashed"
@@ -63,7 +63,7 @@ _WORD = re.compile(
     re.IGNORECASE,
 )
 _TEMPLATE = re.compile(
-    r"[{<][^}>]*[}>]|\A[{<]|[{<]\Z|\$[A-Za-z_(\[]|%[\w(]*[sdr]\b|%\w+%|#\[|@@|\{\{|\A[$%&]\w+\Z|\A%|\A@[A-Z][\w.]*\Z|\A:\w+\Z|\A__\w+__\Z"
+    r"[{<][^}>]*[}>]|\A[{<]|[{<]\Z|\$[A-Za-z_(\[]|%(?:\(\w+\))?[sdr](?![a-z0-9])|%[A-Z_]{3,}%|#\[|@@|\{\{|\A[$%&]\w+\Z|\A%|\A@[A-Z][\w.]*\Z|\A:\w+\Z|\A__\w+__\Z"
 )
 _HASH = re.compile(
     r"\$(?:\d\w?|2[abxy]|y|apr1|argon2\w*|pbkdf2\w*|sha1|md5)\$|(?:pbkdf2|argon2|bcrypt|scrypt|sha\d*|md5|crypt)[\w-]*[$:({]"
@@ -76,8 +76,8 @@ _PATH = re.compile(
 _CODE = re.compile(
     r"[a-z_]\w*(?:\.[A-Za-z_]\w*)+\Z|\w+\(|\w+\[|[A-Z][a-z]+(?:[A-Z][a-z]+)+\Z|[A-Z]+(?:_[A-Z]+)+\Z|.*(?:\(\)|::|->|=>)"
 )
-_REGEX = re.compile(r"\^|.*(?:\(\?|\\[wdsb]|\[\^|\[[a-z0-9]-[a-z0-9]|\.[*+]|\$\Z)")
-_EDGES = re.compile(r"[,;)+&|=\]]|.*[(,=+:\[]\Z|\.[A-Za-z]|-{1,2}[a-z][a-z-]+\Z")
+_REGEX = re.compile(r"\^|.*(?:\(\?|\\[wdsb]|\[\^|\[[a-z0-9]-[a-z0-9]|\.[*+])")
+_EDGES = re.compile(r"[,;)+&|=\]]|.*[(,=+:\[]\Z|\.[a-z]+(?:\(|\Z)|-{1,2}[a-z][a-z-]+\Z")
 _IDENTIFIER = re.compile(r"[a-z]+(?:[_-][a-z]+){2,}\Z")
 
 

@@ -39,6 +39,11 @@ _LINE = re.compile(
 )
 _JOINED = re.compile(r"""=(?P<value>[^\s;&"'`,(){}<>\[\]\\$|]{2,64})(?=(?P<after>[;&"'`\\\s]|\Z))""")
 
+_NOTED = re.compile(
+    r"(?P<is>(?:[ ]for[ ][\w ]{1,40})?[ ]is:?)?(?(is)|:)[ ]{1,4}(?P<value>[^\s\"'`\\,(){}\[\]]{3,63}[^\s\"'`\\,(){}\[\]:;.])[.]?"
+    r"(?=[ ]*(?:\*/|-->)?[ ]*(?:\r?\n|\Z))"
+)
+_COMMENT = re.compile(r"(?:#|//|/\*|<!--|--|;|%|[ ]\*)[ ]?\Z")
 _CALLS = re.compile(r"(?:(?:set|check|verify|hash|make|with|change|encrypt)_(?:user_)?)?pass(?:word|wd|phrase)\Z")
 _GETTERS = re.compile(
     r"(?:get|getenv|getOrDefault|put|set|setProperty|getProperty|define|env|config|setdefault|setenv|fetch|prop|param"
@@ -163,6 +168,10 @@ class Place:
         told = any(line.startswith("[") or _SOMEBODY.search(line) for line in lines)
         return told and all(_CONFIG.match(line) and not _STATEMENT.match(line) for line in lines)
 
+    def _is_noted(self, match: re.Match[str]) -> bool:
+        """A comment `# pw: …` or `the password for the demo is …`."""
+        return bool(match["is"] or _COMMENT.search(self.line)) and is_mixed(match["value"])
+
     def _is_joined(self, match: re.Match[str]) -> bool:
         """`--password=…`, `?user=…&password=…`, `user=… password=…`, `-e PASSWORD=…`."""
         if self.written.startswith("--") or self.before.endswith(("?", "&", "&amp;")):
@@ -181,6 +190,7 @@ _FORMS: tuple[tuple[re.Pattern[str], Callable[[Place, re.Match[str]], bool]], ..
     (_ELEMENT, Place._is_element),
     (_APART, Place._is_apart),
     (_LINE, Place._is_line),
+    (_NOTED, Place._is_noted),
     (_JOINED, Place._is_joined),
 )
 """What may stand behind the name, and whether what stands around it fits; the first that does counts."""
