@@ -63,7 +63,8 @@ _WORD = re.compile(
     re.IGNORECASE,
 )
 _TEMPLATE = re.compile(
-    r"[{<][^}>]*[}>]|\A[{<]|[{<]\Z|\$[A-Za-z_(\[]|%(?:\(\w+\))?[sdr](?![a-z0-9])|%[A-Z_]{3,}%|#\[|@@|\{\{|\A[$%&]\w+\Z|\A%|\A@[A-Z][\w.]*\Z|\A:\w+\Z|\A__\w+__\Z"
+    r"[{<][^}>]*[}>]|\A[{<]|[{<]\Z|\$[(\[]|\A\$\w|\$[a-z_]{3}|\$[A-Z_]{3}|%(?:\(\w+\))?[sdr](?![a-z0-9])|%[A-Z_]{3,}%"
+    r"|#\[|@@|\A&\w+;?\Z|\A%\w+\Z|\A@[A-Z]\w*(?:\.\w+)+\Z|\A:[a-z]\w*\Z|\A__\w+__\Z"
 )
 _HASH = re.compile(
     r"\$(?:\d\w?|2[abxy]|y|apr1|argon2\w*|pbkdf2\w*|sha1|md5)\$|(?:pbkdf2|argon2|bcrypt|scrypt|sha\d*|md5|crypt)[\w-]*[$:({]"
@@ -74,10 +75,11 @@ _PATH = re.compile(
     r"|svg|xml|conf|cfg|ini|log|csv|db|gpg|vue|tsx?)\Z"
 )
 _CODE = re.compile(
-    r"[a-z_]\w*(?:\.[A-Za-z_]\w*)+\Z|\w+\(|\w+\[|[A-Z][a-z]+(?:[A-Z][a-z]+)+\Z|[A-Z]+(?:_[A-Z]+)+\Z|.*(?:\(\)|::|->|=>)"
+    r"[a-z_]+(?:\.[A-Za-z_]\w*)+\Z|\w+\(|\w+\[|[A-Z][a-z]+(?:[A-Z][a-z]+)+\Z|[A-Z]+(?:_[A-Z]+)+\Z|.*(?:\(\)|::|->|=>)"
+    r"|\w+(?:\.\w+)+:\w+\Z"
 )
-_REGEX = re.compile(r"\^|.*(?:\(\?|\\[wdsb]|\[\^|\[[a-z0-9]-[a-z0-9]|\.[*+])")
-_EDGES = re.compile(r"[,;)+&|=\]]|.*[(,=+:\[]\Z|\.[a-z]+(?:\(|\Z)|-{1,2}[a-z][a-z-]+\Z")
+_REGEX = re.compile(r"\^.*[$*+\])]\Z|\.[*+]|.*(?:\(\?|\[\^|\[[a-z0-9]-[a-z0-9]|\.[*+]\Z)")
+_EDGES = re.compile(r"[,;)+&|=\]]|.*[(,:\[]\Z|.*[a-z]=\Z|\.[a-z]+(?:\(|\Z)|-{1,2}[a-z][a-z-]+\Z")
 _IDENTIFIER = re.compile(r"[a-z]+(?:[_-][a-z]+){2,}\Z")
 
 

@@ -40,8 +40,9 @@ _LINE = re.compile(
 _JOINED = re.compile(r"""=(?P<value>[^\s;&"'`,(){}<>\[\]\\$|]{2,64})(?=(?P<after>[;&"'`\\\s]|\Z))""")
 
 _NOTED = re.compile(
-    r"(?P<is>(?:[ ]for[ ][\w ]{1,40})?[ ]is:?)?(?(is)|:)[ ]{1,4}(?P<value>[^\s\"'`\\,(){}\[\]]{3,63}[^\s\"'`\\,(){}\[\]:;.])[.]?"
-    r"(?=[ ]*(?:\*/|-->)?[ ]*(?:\r?\n|\Z))"
+    r"""(?P<is>(?:[ ]for[ ][\w ]{1,40})?[ ]is:?)?(?(is)|:)[ ]{1,4}
+    (?P<value>[^\s"'`\\,(){}\[\]]{3,63}[^\s"'`\\,(){}\[\]:;.])\.?(?=[ ]*(?:\*/|-->)?[ ]*(?:\r?\n|\Z))""",
+    re.VERBOSE,
 )
 _COMMENT = re.compile(r"(?:#|//|/\*|<!--|--|;|%|[ ]\*)[ ]?\Z")
 _CALLS = re.compile(r"(?:(?:set|check|verify|hash|make|with|change|encrypt)_(?:user_)?)?pass(?:word|wd|phrase)\Z")
@@ -158,15 +159,15 @@ class Place:
         is_yaml = ":" in sign
         if _ATTRIBUTES.fullmatch(value) or (is_yaml and "." in self.written) or (value.isalpha() and not is_yaml):
             return False
-        return self._is_in_config(match.end())
+        return self._is_in_config(match.end(), is_mixed(value))
 
-    def _is_in_config(self, end: int) -> bool:
-        """Whether the lines around are configuration, too, and of an account or a section."""
+    def _is_in_config(self, end: int, is_sure: bool) -> bool:
+        """Whether the lines around are configuration, too, and, for a value that could be any word, of an account."""
         above = self.text[max(0, self.start - _AROUND) : self.start].split("\n")[1:-1][-3:]
         below = self.text[end : end + _AROUND].split("\n")[1:][:3]
         lines = [line for line in above + below if line.strip()]
         told = any(line.startswith("[") or _SOMEBODY.search(line) for line in lines)
-        return told and all(_CONFIG.match(line) and not _STATEMENT.match(line) for line in lines)
+        return bool(lines) and (is_sure or told) and all(_CONFIG.match(line) and not _STATEMENT.match(line) for line in lines)
 
     def _is_noted(self, match: re.Match[str]) -> bool:
         """A comment `# pw: …` or `the password for the demo is …`."""
