@@ -37,7 +37,7 @@ _PLACEHOLDER = re.compile(
     rf"[\W_]*(?:(?:your|the|enter|insert|put|type|new|old|current|confirm|db|database|user|account|admin"
     rf"|login|plain|plaintext|clear|hashed|encrypted|reset|change|forgot|forgotten|no|id|set|get|invalid|empty|missing"
     rf"|keystore|ldap|smtp|email|mail|sudo|server|proxy|http|client|key|with|without|and|or|show"
-    rf"|repeat|challenge|user_?name|username|master|root|ssh|ssl|vault|private_?key|auth|basic|grant|token|api)[\W_]*)*"
+    rf"|repeat|challenge|user_?name|master|root|ssh|ssl|vault|private_?key|auth|basic|grant|token|api)[\W_]*)*"
     rf"(?:{_WORDS}|passcode|credentials?)(?:e?s)?"
     rf"(?:[\W_]*(?:here|goes|field|confirm|confirmation|again|repeat|hash|hashed|label|input|text|value|prompt|only|reset"
     rf"|change|changed|required|needed|auth|authentication|login|placeholder|hint|help|error|type|file|path|env|var|name"
@@ -80,7 +80,7 @@ _CODE = re.compile(
 )
 _REGEX = re.compile(r"\^.*[$*+\])]\Z|\.[*+]|.*(?:\(\?|\[\^|\[[a-z0-9]-[a-z0-9]|\.[*+]\Z)")
 _EDGES = re.compile(r"[,;)+&|=\]]|.*[(,:\[]\Z|.*[a-z]=\Z|\.[a-z]+(?:\(|\Z)|-{1,2}[a-z][a-z-]+\Z")
-_IDENTIFIER = re.compile(r"[a-z]+(?:[_-][a-z]+){2,}\Z")
+_IDENTIFIER = re.compile(r"[a-z]+(?:_[a-z]+){2,}\Z")
 
 
 def snake(name: str) -> str:

@@ -19,7 +19,7 @@ _ASSIGNED = re.compile(
     rf"""(?P<end>\\?["'`])?(?:\)?\]|\[\d{{0,4}}\])?
     (?:[ ]?[?!]?:[ ]?[A-Za-z_][\w.]{{0,30}}(?:[ ]?\|[ ]?[Nn]one|\[str\]|\?)?[ \t]{{0,4}}(?==)
       |[ ][sS]tring(?=[ ]=))?  # a type
-    [ \t]{{0,40}}(?P<sign>={{1,3}}>?|:=?|\|\|=|\?\?=|!==?|-eq)[ \t]{{0,20}}(?:\n[ \t]{{0,40}})?\(?{QUOTED}""",
+    [ \t]{{0,40}}(?P<sign>={{1,3}}>?|:=?|\|\|=|\?\?=|!==?|-eq)[ \t]{{0,20}}\(?(?:\n[ \t]{{0,40}})?{QUOTED}""",
     re.VERBOSE,
 )
 _CALLED = re.compile(rf"\([ ]?{QUOTED}")
@@ -167,7 +167,11 @@ class Place:
         below = self.text[end : end + _AROUND].split("\n")[1:][:3]
         lines = [line for line in above + below if line.strip()]
         told = any(line.startswith("[") or _SOMEBODY.search(line) for line in lines)
-        return bool(lines) and (is_sure or told) and all(_CONFIG.match(line) and not _STATEMENT.match(line) for line in lines)
+        return (
+            bool(lines)
+            and (is_sure or told)
+            and all(_CONFIG.match(line) and not _STATEMENT.match(line) for line in lines)
+        )
 
     def _is_noted(self, match: re.Match[str]) -> bool:
         """A comment `# pw: …` or `the password for the demo is …`."""

@@ -27,7 +27,8 @@ ATOMS = (
     *("192.168.1.10", "8.8.8.8", "255.255.255.256", "1.2.3.4.5", "2001:db8::1", "fe80::1%eth0", "::ffff:10.0.0.1"),
     *("d41d8cd98f00b204e9800998ecf8427e", "AKIAIOSFODNN7EXAMPLE", "ghp_" + "a1B2" * 9, "eyJhbGciOiJIUzI1NiJ9.e30.abc"),
     *("-----BEGIN RSA PRIVATE KEY-----", "Ann Lee", "John O'Neil", "def f(x):\n    return x\n", "/* ", " */", "\r\n"),
-    "# Copyright (c) 2020 Ann Lee <ann@example.org>\n",
+    *('password="hunter2"', "PASSWD=hunter2\n", "://ann:hunter2@", "auth=('ann', 'hunter2')", "<pw>", "--password "),
+    *("clave: ", "# Copyright (c) 2020 Ann Lee <ann@example.org>\n"),
 )
 """What texts are put together from."""
 
@@ -36,7 +37,8 @@ HOSTILE = (
     *("1", "1.", "1.1.1.1", "1.1.1.1.", "256.", ":", "::", ":1", "f:", "1::", "::1.1.1.1"),
     *("f", "deadbeef", "0x", "'", '"', "\\'", '\\"', "'\"", "([{<", "ab+/", "A1b2C3d4", "=", "=-"),
     *("字", "भा", "\ud800", "\u0300", "😀", " ", "\t", "\r", "sha", "_", "Aa "),
-    *("://", "//", "%", "\\", "\\n", "\\u003c"),
+    *("://", "//", "%", "\\", "\\n", "\\u003c", "://a:b@", "://a:"),
+    *("pass", "pw ", "password=", "pw:'", "<pw>", "auth=('a',", "mysql ", "curl -u ", "IDENTIFIED "),
 )
 """What hostile lines repeat."""
 
