@@ -79,7 +79,9 @@ _CODE = re.compile(
     r"|\w+(?:\.\w+)+:\w+\Z"
 )
 _REGEX = re.compile(r"\^.*[$*+\])]\Z|\.[*+]|.*(?:\(\?|\[\^|\[[a-z0-9]-[a-z0-9]|\.[*+]\Z)")
-_EDGES = re.compile(r"[,;)+&|=\]]|.*[(,:\[]\Z|.*[a-z]=\Z|\.[a-z]+(?:\(|\Z)|-{1,2}[a-z][a-z-]+\Z")
+_EDGES = re.compile(
+    r"[,;)+&|=\]]|.*[(,:\[]\Z|.*[a-z]=\Z|\.[a-z]+(?:\(|\Z)|-{1,2}(?:[A-Za-z]|[a-z][a-z-]+)(?:=.*)?\Z|-[A-Z]\w+="
+)
 _IDENTIFIER = re.compile(r"[a-z]+(?:_[a-z]+){2,}\Z")
 
 
@@ -112,7 +114,7 @@ def may_be_password(value: str, name: str = "") -> bool:
     if _PLACEHOLDER.fullmatch(value) or _WORD.fullmatch(value) or _SAYS.search(value):
         return False
     shapes = (_TEMPLATE.search, _HASH.match, _PATH.match, _CODE.match, _REGEX.match, _EDGES.match, _IDENTIFIER.match)
-    return not any(shape(value) for shape in shapes) and snake(value) not in (name, f"{name}s")
+    return not any(shape(value) for shape in shapes) and not name.endswith(snake(value))
 
 
 def _has_substance(value: str) -> bool:

@@ -56,7 +56,10 @@ _SQL = re.compile(
     r"(?:ENCRYPTED|WITH|LOGIN|SUPERUSER|IDENTIFIED BY|(?:USER|ROLE)\s{1,3}\S{1,60})\s{1,3}\Z", re.IGNORECASE
 )
 _TARGETS = re.compile(r"[ \t]*[\w.]+,[ ]?(?:self\.)?\Z")
-_NETRC = re.compile(r"login[ \t\n]{1,8}\S{1,64}[ \t\n]{1,8}\Z")
+_NETRC = re.compile(
+    r"(?:(?:machine[ \t\n]{1,8}\S{1,64}|default)[ \t\n]{1,8}|\n[ \t]{0,8})"
+    r"login[ \t\n]{1,8}(?!and\b)\S{1,64}[ \t\n]{1,8}\Z"
+)
 _PAIR_BEFORE = re.compile(
     r"(?:user|usr|uid|host|server|source|dbname|database|catalog|login|email|driver|port|username|user id)[ ]?="
     r"[^,(){}\n]{1,60}[; ]\Z",
@@ -144,7 +147,8 @@ class Place:
         if self.written.startswith("--"):
             return match["value"] is not None or is_mixed(match["bare"])
         if match["value"]:
-            return self.before.endswith("#define ") or bool(_SQL.search(self.before))
+            is_sql = self.name == "password" and _SQL.search(self.before)
+            return self.before.endswith("#define ") or bool(is_sql)
         if self.name == "requirepass":
             return not self.line.strip(" #")
         return self.name == "password" and bool(_NETRC.search(self.before))

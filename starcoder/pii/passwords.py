@@ -28,13 +28,13 @@ _FORWARD = re.compile(r"[\w-]{0,40}")
 _LONGEST = 40  # characters of a name on either side of its word
 
 _URL = re.compile(r"""://([^\s/@:"'<>`\\]{0,64}+):([^\s/@"'<>`\\,]{2,64}+)@(?=[\w\[$%{<.-])""")
-_REPOSITORY = re.compile(r"git(?:hub|lab|ea)\Z")
+_REPOSITORY = re.compile(r"(?:git(?:hub|lab|ea)|cvs)\Z")
 _USER = r"""[bu]?(?P<q>["'])[^"'\s]{1,80}(?P=q),\s{0,20}"""
 _ACCOUNTS = tuple(  # each begins with letters of its own, which `re` finds fast
     re.compile(pattern)
     for pattern in (
-        rf"uth(?:enticate)?(?:[ ]?[=:][ ]?)?[\[(][ ]?{_USER}{QUOTED}[ ]?[,)\]]",
-        rf"UTH[ ]?[=:][ ]?[\[(][ ]?{_USER}{QUOTED}[ ]?[,)\]]",
+        rf"uth(?:enticate)?(?:[ ]?[=:][ ]?)?[\[(][ ]?{_USER}{QUOTED}[ ]?[)\]]",
+        rf"UTH[ ]?[=:][ ]?[\[(][ ]?{_USER}{QUOTED}[ ]?[)\]]",
         rf"ogin\([ ]?{_USER}{QUOTED}[ ]?[,)]",
         rf"redentials?\([ ]?{_USER}{QUOTED}[ ]?[,)]",
         rf"getConnection\([^,()\n]{{1,120}},[ ]?{_USER}{QUOTED}[ ]?\)",
