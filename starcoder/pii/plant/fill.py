@@ -15,6 +15,7 @@ from starcoder.pii.plant.people import Person, Pool
 from starcoder.pii.plant.sides import Split, listed, share
 
 SLOT = re.compile(r"«(md5|sha1|sha256|[A-Za-z_]+)(\d*)(?::([\w-]+))?(?:@(\d+))?»")
+_PORT = re.compile(r":[«\d]")
 _PLANTED = {
     "name": "NAME",
     "cite": "NAME",
@@ -137,11 +138,12 @@ class Filler:
         length = at = 0
         for slot in SLOT.finditer(text):
             value = self._value(slot, quote=text[slot.start() - 1 : slot.start()])
-            pieces += [text[at : slot.start()], value]
-            length += slot.start() - at
+            before, after = ("[", "]") if _in_url(text, slot) and ":" in value else ("", "")
+            pieces += [text[at : slot.start()], before, value, after]
+            start = length + slot.start() - at + len(before)
             if label := _PLANTED.get(slot[1]):
-                found.append(Entity(length, length + len(value), label, detector="planted"))
-            length += len(value)
+                found.append(Entity(start, start + len(value), label, detector="planted"))
+            length = start + len(value) + len(after)
             at = slot.end()
         return "".join([*pieces, text[at:]]), tuple(found)
 
@@ -163,6 +165,11 @@ class Filler:
                 someone = people.person(self._split, self._random)
             self._people[which] = someone
         return self._people[which]
+
+
+def _in_url(text: str, slot: re.Match[str]) -> bool:
+    """Whether an address stands in a URL or before a port, where one of IPv6 has brackets."""
+    return slot[1] == "ip" and bool(text.endswith("//", 0, slot.start()) or _PORT.match(text, slot.end()))
 
 
 _Fill = Callable[[Split, Pool, Random], str]
