@@ -1,18 +1,21 @@
 """Rules and model together: who is believed about which label (measured by `starcoder pii benchmark`)."""
 
 from collections.abc import Sequence
+from ipaddress import ip_address
 
 from starcoder.pii.entity import Detector, Entity, first_come
+from starcoder.pii.guards import is_no_key
+from starcoder.pii.password_guards import may_be_password
 
 POLICY = (
     ("rules", "EMAIL", 0.0),
     ("rules", "IP_ADDRESS", 0.0),
     ("rules", "KEY", 0.0),
     ("rules", "PASSWORD", 0.0),
-    ("ner", "KEY", 0.9),
-    ("ner", "PASSWORD", 0.7),
+    ("ner", "KEY", 0.8),
+    ("ner", "PASSWORD", 0.8),
     ("ner", "EMAIL", 0.9),
-    ("ner", "IP_ADDRESS", 0.9),
+    ("ner", "IP_ADDRESS", 0.6),
     ("ner", "NAME", 0.6),
     ("ner", "USERNAME", 0.5),
     ("ner", "AMBIGUOUS", 0.9),
@@ -28,6 +31,8 @@ class CombinedDetector(Detector):
     | EMAIL, IP_ADDRESS, KEY | the rules; the model adds what it is very sure of and overlaps nothing of theirs |
     | PASSWORD | the rules, where it has a form; the model elsewhere, where it is fairly sure |
     | NAME, USERNAME | the model, where it is fairly sure and contradicts no rule |
+
+    What the model finds must look like what it says it is, as far as the rules know.
 
     Of labels that overlap, the one that it costs most to miss wins: a password before the name inside of it.
 
@@ -51,9 +56,31 @@ class CombinedDetector(Detector):
     def detect_all(self, texts: Sequence[str]) -> list[list[Entity]]:
         """The entities of each text, the model's in batches."""
         return [
-            combine(by_rules, by_model)
-            for by_rules, by_model in zip(self.rules.detect_all(texts), self.ner.detect_all(texts), strict=True)
+            combine(by_rules, [entity for entity in by_model if is_plausible(text, entity)])
+            for text, by_rules, by_model in zip(
+                texts, self.rules.detect_all(texts), self.ner.detect_all(texts), strict=True
+            )
         ]
+
+
+def is_plausible(text: str, entity: Entity) -> bool:
+    """Whether a value has the form of its label, and is none of what the rules know to look like a secret."""
+    value = text[entity.start : entity.end]
+    if entity.label == "EMAIL":
+        return "@" in value
+    if entity.label == "IP_ADDRESS":
+        return _is_address(value)
+    if entity.label == "KEY":
+        return not is_no_key(text, entity.start, entity.end)
+    return entity.label != "PASSWORD" or may_be_password(value)
+
+
+def _is_address(value: str) -> bool:
+    try:
+        ip_address(value)
+    except ValueError:
+        return False
+    return True
 
 
 def combine(by_rules: Sequence[Entity], by_model: Sequence[Entity]) -> list[Entity]:

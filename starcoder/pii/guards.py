@@ -16,6 +16,7 @@ _HASH_SHARE = 0.02  # mentions of "sha" and "hash" a line, above which a file is
 _PLACEHOLDER = re.compile(
     r"example|sample|dummy|placeholder|change_?me|your|redacted|insert|lorem|xxxx|0000000|1234567|abcdefg|(.)\1{5}|\.{3}"
 )
+_DIGEST = re.compile(r".{0,8}?(?:sha\d{1,3}|md5)[-:$]", re.IGNORECASE | re.DOTALL)
 _LONGEST = 128  # characters of a key without a format; longer ones are data
 _DATA = (
     "MII",
@@ -81,6 +82,21 @@ def _is_alphabet(value: str) -> bool:
     """Whether neighbours often follow each other, or no character occurs twice in 23: random keys do neither."""
     steps = sum(ord(second) - ord(first) == 1 for first, second in pairwise(value))
     return steps > len(value) / 5 or (len(value) > 22 and len(set(value)) == len(value))
+
+
+def is_no_key(text: str, start: int, end: int) -> bool:
+    """Whether a value is something else, by its look or its name: a hash, a UUID, a picture, a placeholder, an id."""
+    from detect_secrets.filters import heuristic
+
+    value, name = text[start:end], name_before(text, start)
+    return bool(
+        _DIGEST.match(text, max(0, start - 8), end)
+        or value.startswith(_DATA)
+        or is_placeholder(value)
+        or heuristic.is_potential_uuid(value)
+        or _NO_KEY.search(name)
+        or is_other_key(name)
+    )
 
 
 def is_secret(finding: Finding) -> bool:

@@ -4,6 +4,7 @@
     labels of words O   O       O   O   KEY           …    O     the mean over a word's tokens; B- and I- together
     entity                              ╰─────────────╯          words of one label in a row, trimmed
 
+A word beside one of an entity belongs to it too, where the model is not sure that it is outside: half a name is none.
 What a sequence of tags must not be cannot come up: an I- without a B- before it begins an entity all the same, and a B-
 within one ends it only behind white space. Up to four other characters between words of one label, none of them
 blank, are taken for part of the entity.
@@ -24,6 +25,8 @@ from starcoder.pii.examples import CATEGORIES
 
 OUTSIDE = "O"
 _BRIDGED = 4
+_BESIDE = 0.25
+"""Least probability of the label of a word that only its neighbour makes a part of an entity."""
 
 
 class Tags:
@@ -62,7 +65,7 @@ class Tags:
         first = np.flatnonzero(np.diff(tokens.words, prepend=-1))
         last = np.append(first[1:], len(tokens.words)) - 1
         of_labels = np.add.reduceat(probabilities @ self._label, first) / (last - first + 1)[:, None]  # (W, L)
-        label = of_labels.argmax(axis=1)
+        label = _grown(of_labels.argmax(axis=1), of_labels)
         begins = (probabilities[first] @ self._begin)[np.arange(len(label)), label] > 0
         words = list(zip(tokens.starts[first].tolist(), tokens.ends[last].tolist(), strict=True))
         found = []
@@ -72,6 +75,18 @@ class Tags:
             if name in LABELS and (span := trim(text, words[run[0]][0], words[run[-1]][1], name)):
                 found.append(Entity(*span, name, min(score, 1.0), "ner"))
         return found
+
+
+def _grown(label: NDArray[np.intp], of_labels: NDArray[np.floating]) -> NDArray[np.intp]:
+    """The labels of words (W,), with those words added that are beside one, and may be of its label (W, L)."""
+    grown = label.copy()
+    for word in np.flatnonzero(label):
+        for step in (-1, 1):
+            place = word + step
+            while 0 <= place < len(grown) and not grown[place] and of_labels[place, label[word]] > _BESIDE:
+                grown[place] = label[word]
+                place += step
+    return grown
 
 
 def trim(text: str, start: int, end: int, label: str) -> tuple[int, int] | None:
