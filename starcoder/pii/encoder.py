@@ -43,7 +43,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "attention_probs_dropout_prob": 0.1,
     },
     "laptop": {  # minutes on two cores; so few steps leave nothing to overfit, so there is no dropout
-        "num_hidden_layers": 3,
+        "num_hidden_layers": 2,
         "hidden_size": 192,
         "intermediate_size": 768,
         "num_attention_heads": 12,

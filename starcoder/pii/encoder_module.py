@@ -23,6 +23,7 @@ from starcoder.pii.encoder import (
     read_whole,
     save_encoder,
 )
+from starcoder.pii.neighbours import look_around
 from starcoder.pii.pairs import Batch
 from starcoder.pii.pretraining import EncoderDataModule
 from starcoder.pii.vocabulary import SPECIAL_TOKENS
@@ -43,6 +44,10 @@ class StarEncoderModule(TrainingModule):
         vocab_size: tokens of StarCoder's tokenizer, V.
         overrides: fields of transformers' `BertConfig` that differ from the preset.
         init_from: folder, or Hub repository, of an encoder to go on with, such as bigcode/starencoder.
+        look_around: a new encoder's first heads begin with a look at the tokens around, see `starcoder.pii.neighbours`.
+
+    Raises:
+        UserError: the weights cannot both be read and begin with a look around.
     """
 
     decay = staticmethod(linear_with_warmup)
@@ -53,6 +58,7 @@ class StarEncoderModule(TrainingModule):
         vocab_size: int = 49_152,
         overrides: dict[str, Any] | None = None,
         init_from: str | None = None,
+        look_around: bool = False,
         learning_rate: float = 6e-4,
         min_learning_rate: float = 0.0,
         warmup_steps: int = 24_000,
@@ -76,6 +82,8 @@ class StarEncoderModule(TrainingModule):
             skip_deviations,
             seed,
         )
+        if init_from and look_around:
+            raise UserError("model.look_around is for new encoders: leave it out, or model.init_from")
         self.model: StarEncoder | None = None
 
     @cached_property
@@ -101,12 +109,24 @@ class StarEncoderModule(TrainingModule):
     def init_weights(self) -> None:
         """Draw the weights that are here, or read them from `init_from`."""
         assert self.model is not None
-        if not self.hparams["init_from"]:
-            self.model.init_weights(self.hparams["seed"])
-            return
-        there = read_whole(BertForPreTraining, local_folder(self.hparams["init_from"])).state_dict()
-        for name, parameter in self.model.named_parameters():
-            fill(parameter, there[name].__getitem__)
+        hp = self.hparams
+        if not hp["init_from"]:
+            self.model.init_weights(hp["seed"])
+        if hp["init_from"] or hp["look_around"]:
+            whole = self._whole().state_dict()
+            for name, parameter in self.model.named_parameters():
+                fill(parameter, whole[name].__getitem__)
+
+    def _whole(self) -> torch.nn.Module:
+        """The model to begin with, not sharded."""
+        if folder := self.hparams["init_from"]:
+            source: torch.nn.Module = read_whole(BertForPreTraining, local_folder(folder))
+            return source
+        with torch.device("cpu"):
+            model = self.build()
+        model.init_weights(self.hparams["seed"])
+        look_around(model.bert)
+        return model
 
     def batch_loss(self, batch: Batch) -> Tensor:
         """Mean loss in nats of one micro-batch; its parts are logged."""
