@@ -97,7 +97,7 @@ finetune: $(STAMP) ## go on from MODEL=build/smoke/starcoder on a repository of 
 	  $(if $(CONTEXT),--data.context_length $(CONTEXT)) $(if $(GPUS),--trainer.devices $(GPUS)) $(OPTIONS)
 	$(BIN)/starcoder export --checkpoint $(FINETUNE_DIR)/checkpoints --tokenizer $(MODEL) --output $(FINETUNE_DIR)/model
 
-pii: $(STAMP) ## train a model of names, keys and passwords in code, and measure it beside the rules [PII=build/pii] [OPTIONS='--minutes 12']
+pii: $(STAMP) ## train a model of names, keys and passwords in code, and measure it beside the rules [PII=build/pii] [OPTIONS='--minutes 14']
 	$(BIN)/starcoder corpus build --config recipes/corpus/installed.yaml --pii none --output $(PII)/corpus
 	$(BIN)/starcoder tokenizer train --corpus $(PII)/corpus --output $(PII)/tokenizer --vocab_size 4096
 	$(BIN)/starcoder pii train --corpus $(PII)/corpus --tokenizer $(PII)/tokenizer --output $(PII)/starpii $(OPTIONS)

@@ -52,7 +52,7 @@ class Tuning:
     empty_at_first: float = 0.03
     empty_at_last: float = 0.6
     batch_size: int = 16
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     warmup_steps: int = 50
     weight_decay: float = 0.01
     eval_every: int | None = None

@@ -1,6 +1,6 @@
 """Passwords that have a form; the paper's rules (§4.2) have none for them.
 
-Found are the passwords of URLs (`scheme://user:PASSWORD@host`), literals behind the name of a password in eleven
+Found are the passwords of URLs (`scheme://user:PASSWORD@host`), literals behind the name of a password in many
 languages (`password = "…"`, `"db_passwd": "…"`, `<senha>…</senha>`, `--password=…`, `.set_password("…")`), pairs of a
 user and a password (`auth=("ann", "…")`), and the arguments of `sshpass`, `mysql`, `curl` and SQL's `IDENTIFIED BY`.
 Without quotes a value counts only where its surroundings are configuration: lines `name=value` and `name: value`, a

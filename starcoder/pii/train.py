@@ -36,7 +36,7 @@ def train(
     tokenizer: Path = Path("build/smoke/tokenizer"),
     pseudo_labels: list[Path] | None = None,
     output: Path = Path("build/pii/starpii"),
-    minutes: float | None = 12.0,
+    minutes: float | None = 14.0,
     device: str = "auto",
     devices: int = 1,
     tuning: Tuning = Tuning(),  # noqa: B008 - frozen
