@@ -1,13 +1,19 @@
 import ast
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
+import tomllib
 from collections import Counter
+from collections.abc import Iterator
+from itertools import chain, product
 from pathlib import Path
 from random import Random
 from typing import get_args
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
@@ -254,6 +260,63 @@ def test_no_template_is_in_both_splits_and_both_have_all_places_and_labels() -> 
         texts = [text for place in rows.values() for text in place]
         assert {label for text in texts for label in labels_of(text)} == set(CATEGORIES)
         assert all("" in labels and len(labels) > 1 for labels in templates(split).values())
+
+
+ALIKE = {
+    **{
+        "md5": ("32",),
+        "sha1": ("40",),
+        "sha256": ("64",),
+        "key": ("32", "40", "64"),
+        "ip": ("quad",),
+        "four": ("quad",),
+    },
+    **dict.fromkeys(("word", "user", "password", "urlpassword"), ("word",)),
+}
+"""Slot → what its values can look like; those of a look cannot be told apart but by what is around."""
+
+
+def ways_to_choose(row: str) -> Iterator[str]:
+    """A row with its choices made in every way."""
+    pieces = re.split("‹([^‹›]*)›", row)
+    return map("".join, product(*(piece.split("|") if n % 2 else (piece,) for n, piece in enumerate(pieces))))
+
+
+def test_nothing_to_learn_from_is_both_labelled_and_left_alone() -> None:
+    for place, rows in table("train").items():
+        looks: dict[bool, set[tuple[str, ...]]] = {True: set(), False: set()}
+        for text in chain.from_iterable(map(ways_to_choose, rows)):
+            slots = [ALIKE.get(slot[1], (slot[1],)) for slot in SLOT.finditer(text)]
+            looks[bool(labels_of(text))] |= {(SLOT.sub("«»", text), *look) for look in product(*slots)}
+        assert not looks[True] & looks[False], place
+
+
+STRING_OR_COMMENT = re.compile(r"""\\.|(["'`])(?:\\.|(?!\1).)*\1|--.*|/\*.*?\*/""")
+
+
+@pytest.mark.parametrize("place", ["python", "json", "xml", "toml", "c", "js", "java", "shell", "sql"])
+def test_rows_of_code_are_code(place: str) -> None:
+    random = Random(1)
+    for row in table("train")[place] * 8:
+        text = Filler("train", random).fill(chosen(row, random))[0]
+        match place:
+            case "python":
+                ast.parse(text)
+            case "json":
+                entries = text.rstrip(",")
+                json.loads(f"[{entries}]" if entries.startswith("{") else f"{{{entries}}}")
+            case "xml":
+                ElementTree.fromstring(f'<a xmlns:dc="x">{text.replace("&", "&amp;")}</a>')
+            case "toml":
+                tomllib.loads(text)
+            case "shell":
+                shlex.split(text, comments=True)
+            case _:
+                brackets = re.sub("[^][(){}]", "", STRING_OR_COMMENT.sub("", text))
+                while (fewer := re.sub(r"\(\)|\[\]|\{\}", "", brackets)) != brackets:
+                    brackets = fewer
+                assert not brackets, text
+                assert text.count('"') % 2 == 0, text
 
 
 def test_pools_are_disjoint() -> None:
