@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from starcoder.pii.combine import POLICY, CombinedDetector, combine
+from starcoder.pii.combine import POLICY, CombinedDetector, combine, is_plausible
 from starcoder.pii.entity import LABELS, Detector, Entity
 
 
@@ -48,6 +49,36 @@ def test_of_labels_that_overlap_the_costlier_to_miss_stays() -> None:
     assert combine([], [model(0, 5, "NAME")]) == [model(0, 5, "NAME")]
     assert combine([rule(0, 9, "KEY")], [model(2, 5, "PASSWORD")]) == [rule(0, 9, "KEY")]
     assert combine([rule(3, 9, "IP_ADDRESS")], [model(2, 5, "NAME")]) == [rule(3, 9, "IP_ADDRESS")]
+
+
+@pytest.mark.parametrize(
+    ("label", "before", "value", "expected"),
+    [
+        ("EMAIL", "mail ", "ann@example.org", True),
+        ("EMAIL", "mail ", "example.org", False),
+        ("IP_ADDRESS", "at ", "8.8.8.8", True),
+        ("IP_ADDRESS", "at ", "2001:db8::1", True),
+        ("IP_ADDRESS", "at ", "1.2.3.400", False),
+        ("IP_ADDRESS", "at ", "v1.2.3.4", False),
+        ("KEY", "token = '", "Xk93jdLwq8Zm27Bn", True),
+        ("KEY", '"integrity": "sha512-', "Zm9vYmFyMTIzNDU2Nzg5MGFi", False),
+        ("KEY", '"x": "', "sha512-Zm9vYmFyMTIzNDU2Nzg5MGFi", False),
+        ("KEY", "commit = '", "5beb31bdf78c0d314b101febf332e55f", False),
+        ("KEY", "next_token = '", "Xk93jdLwq8Zm27Bn", False),
+        ("KEY", "api_key = '", "xxxxxxxxxxxxxxxxxxxx", False),
+        ("KEY", "api_key = '", "d41d8cd9-8f00-4204-a980-0998ecf8427e", False),
+        ("KEY", "logo = '", "iVBORw0KGgoAAAANSUhEUgAAAAUA", False),
+        ("PASSWORD", "with ", "hunter2", True),
+        ("PASSWORD", "with ", "password", False),
+        ("PASSWORD", "with ", "${PASSWORD}", False),
+        ("NAME", "by ", "Ann Lee", True),
+    ],
+)
+def test_what_a_model_finds_has_to_look_like_it(label: str, before: str, value: str, expected: bool) -> None:
+    text = f"{before}{value}' and so on"
+    found = Entity(len(before), len(before) + len(value), label, 1.0, "ner")
+    assert is_plausible(text, found) is expected
+    assert CombinedDetector(Fixed("regex"), Fixed("ner", found)).detect(text) == [found] * expected
 
 
 def test_what_the_model_is_not_sure_of_is_left_out() -> None:

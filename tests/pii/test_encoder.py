@@ -26,6 +26,7 @@ from starcoder.pii.encoder import (
     save_encoder,
 )
 from starcoder.pii.encoder_module import SaveEncoder, StarEncoderModule
+from starcoder.pii.neighbours import look_around
 from starcoder.pii.pairs import NO_TARGET, Batch, Collate, Pairs, Texts
 from starcoder.pii.pretraining import EncoderDataModule
 from starcoder.release.export import export
@@ -58,7 +59,7 @@ def count(v: int, c: int, layers: int, f: int, positions: int) -> int:
 
 
 @pytest.mark.parametrize(
-    ("preset", "vocab_size", "expected"), [("starencoder", 49_152, 124_829_190), ("laptop", 4096, 2_299_846)]
+    ("preset", "vocab_size", "expected"), [("starencoder", 49_152, 124_829_190), ("laptop", 4096, 1_854_982)]
 )
 def test_the_number_of_parameters(preset: str, vocab_size: int, expected: int) -> None:
     config = encoder_config(preset, vocab_size)
@@ -149,6 +150,24 @@ def test_weights_begin_as_berts_and_follow_from_the_seed() -> None:
     assert not table[VOCAB_SIZE].any()
     two.init_weights(1)
     assert not torch.equal(table, two.bert.embeddings.word_embeddings.weight)
+
+
+def test_a_new_encoder_can_begin_with_a_look_around() -> None:
+    plain, looking = (StarEncoderModule("laptop", 300, look_around=look) for look in (False, True))
+    for made in (plain, looking):
+        made.model = made.build()
+        made.init_weights()
+    assert plain.model
+    assert looking.model
+    expected = plain.build()
+    expected.init_weights(1234)
+    look_around(expected.bert)
+    for name, tensor in looking.model.state_dict().items():
+        assert torch.equal(tensor, expected.state_dict()[name])
+    changed = {n for n, t in looking.model.state_dict().items() if not torch.equal(t, plain.model.state_dict()[n])}
+    assert {name.rpartition(".")[0].rpartition(".")[2] for name in changed} >= {"query", "key", "position_embeddings"}
+    with pytest.raises(UserError, match="look_around is for new encoders"):
+        StarEncoderModule(init_from="here", look_around=True)
 
 
 def test_the_schedule_is_a_straight_line() -> None:

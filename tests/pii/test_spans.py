@@ -95,6 +95,22 @@ def test_a_word_has_the_mean_of_its_tokens() -> None:
     assert entity.score == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(("beside", "expected"), [(0.3, "ada de lovelace"), (0.2, "lovelace")])
+def test_words_beside_half_a_name_belong_to_it(beside: float, expected: str) -> None:
+    text = "by ada de lovelace said"
+    tags = Tags({0: "O", 1: "B-NAME", 2: "I-NAME", 3: "B-KEY", 4: "I-KEY"})
+    rows = np.array([[1 - p, p / 2, p / 2, 0, 0] for p in (0.1, beside, beside, 0.9, 0.1)], np.float32)
+    (entity,) = tags.entities(text, words(text), rows)
+    assert (text[entity.start : entity.end], entity.label) == (expected, "NAME")
+
+
+def test_a_word_of_another_label_is_not_taken() -> None:
+    text = "ada hunter2"
+    tags = Tags({0: "O", 1: "NAME", 2: "PASSWORD"})
+    found = tags.entities(text, words(text), np.array([[0, 0.9, 0.1], [0.1, 0.4, 0.5]], np.float32))
+    assert [(text[e.start : e.end], e.label) for e in found] == [("ada", "NAME"), ("hunter2", "PASSWORD")]
+
+
 def test_spans_are_trimmed() -> None:
     text = ' ("p4ss!=") '
     assert trim(text, 0, len(text), "PASSWORD") == (3, 7)

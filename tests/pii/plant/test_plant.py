@@ -9,6 +9,7 @@ import textwrap
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
+from ipaddress import ip_address
 from itertools import chain, product
 from pathlib import Path
 from random import Random
@@ -181,6 +182,21 @@ def test_a_filled_template_is_the_template_around_its_values(seed: int, split: S
         before = re.split(SLOT, text[: slot.start()])[-1] if SLOT.search(text[: slot.start()]) else text[: slot.start()]
         assert filled[at : entity.start].endswith(before)
         at = entity.end
+
+
+@pytest.mark.parametrize(
+    ("template", "brackets"),
+    [("http://«ip»/", True), ("connect «ip»:«port»", True), ("«ip»:80", True), ("{«ip»: 1}", False), ("u@«ip»", False)],
+)
+def test_an_ipv6_address_in_a_url_has_brackets(template: str, brackets: bool) -> None:
+    seen = {4: 0, 6: 0}
+    for seed in range(60):
+        text, (found,) = Filler("train", Random(seed)).fill(template)
+        value = text[found.start : found.end]
+        version = ip_address(value).version
+        seen[version] += 1
+        assert (f"[{value}]" in text) == (brackets and version == 6)
+    assert all(seen.values())
 
 
 def test_another_process_plants_the_same(corpus: Path) -> None:
