@@ -63,7 +63,16 @@ class NerDetector(Detector):
             raise UserError(f"its tokenizer has {ours} tokens, its model {its}: they do not belong together")
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        tokenizer.encode_special_tokens = True  # a sentinel's spelling in a text is text
+        self._spell_out()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Come out of a pickle, in which the tokenizer forgets what it was told."""
+        self.__dict__.update(state)
+        self._spell_out()
+
+    def _spell_out(self) -> None:
+        """Read a sentinel's spelling in a text as text."""
+        self.tokenizer.encode_special_tokens = True
 
     @classmethod
     def open(cls, model: str, device: str = "auto", window: int | None = None, overlap: int | None = None) -> Self:
@@ -212,6 +221,7 @@ def read_tokenizer(folder: Path) -> tokenizers.Tokenizer:
 def _groups(texts: Sequence[str]) -> Iterator[list[_Piece]]:
     """The texts, the long ones in pieces that end with a line where they can, as many as are held at a time."""
     group: list[_Piece] = []
+    characters = 0
     for number, text in enumerate(texts):
         start = 0
         while start < len(text):
@@ -219,10 +229,11 @@ def _groups(texts: Sequence[str]) -> Iterator[list[_Piece]]:
             if stop < len(text):
                 stop = text.rfind("\n", start, stop) + 1 or stop
             group.append(_Piece(number, start, text[start:stop]))
+            characters += stop - start
             start = stop
-            if sum(len(piece.text) for piece in group) >= _PIECES_TOGETHER:
+            if characters >= _PIECES_TOGETHER:
                 yield group
-                group = []
+                group, characters = [], 0
     yield group
 
 

@@ -18,7 +18,7 @@ from transformers import BertConfig, BertForPreTraining, BertForTokenClassificat
 from starcoder.errors import UserError
 from starcoder.pii.bio import TAGS, encode
 from starcoder.pii.entity import LABELS
-from starcoder.pii.ner import NerDetector, windows_of
+from starcoder.pii.ner import NerDetector, _groups, windows_of
 from starcoder.tokenizer import train
 
 RELEASED = Path(__file__).parents[2] / "../shared/data/starcoder-tokenizer"
@@ -120,7 +120,20 @@ DETECTORS: dict[Path, NerDetector] = {}
 
 def test_a_detector_can_be_sent_to_another_process(folder: Path) -> None:
     detector = NerDetector.open(str(folder), "cpu")
-    assert pickle.loads(pickle.dumps(detector)).detect(TEXTS[2]) == detector.detect(TEXTS[2])
+    other = pickle.loads(pickle.dumps(detector))
+    assert other.detect(TEXTS[2]) == detector.detect(TEXTS[2])
+    sentinel = "<fim_prefix>"
+    ids = encode(other.tokenizer, sentinel).ids.tolist()
+    assert ids == encode(detector.tokenizer, sentinel).ids.tolist() != [detector.tokenizer.token_to_id(sentinel)]
+
+
+def test_texts_are_held_by_the_million_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many they are: 300,000 would take minutes if every one of them looked at those before."""
+    monkeypatch.setattr("starcoder.pii.ner._PIECES_TOGETHER", 1000)
+    groups = list(_groups(["ten chars."] * 250 + ["", "x" * 2500]))
+    assert [len(group) for group in groups] == [100, 100, 51, 0]
+    monkeypatch.undo()
+    assert [len(group) for group in _groups(["a"] * 300_000)] == [300_000]
 
 
 @pytest.mark.skipif(not RELEASED.is_dir(), reason="the released tokenizer is not here")
