@@ -5,10 +5,13 @@ import logging
 import math
 import shutil
 import warnings
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 
+import torch
 from lightning import seed_everything
+from lightning.pytorch.utilities import rank_zero_only
 
 from starcoder.errors import UserError
 from starcoder.pii.benchmark import measure, numbers, table
@@ -21,8 +24,8 @@ from starcoder.pii.tagger import new_classifier, small_encoder
 from starcoder.release.folder import local_folder
 from starcoder.storage import atomic_folder, check_replaceable
 
-MARKER = "config.json"
 SCORES = "scores.json"
+"""How good a model is; a folder without this file is none of ours."""
 _HELD_OUT = 10  # one example in so many
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
 
@@ -43,6 +46,8 @@ def train(
     seed: int = 1234,
 ) -> None:
     """Train a tagger of tokens, write its folder, and print how good it is on examples held out.
+
+    A run that is stopped leaves nothing, and cannot go on.
 
     Args:
         data: labelled texts, in parquet or JSON lines with the columns of bigcode/bigcode-pii-dataset; without them,
@@ -65,21 +70,31 @@ def train(
         UserError: a file, the encoder or the corpus cannot be read, or a number cannot be.
     """
     _check(minutes, devices, count, tuning)
-    check_replaceable(output.resolve(), MARKER)
+    check_replaceable(output.resolve(), SCORES)
+    place = _device(device, devices)
     _quiet()
     seed_everything(seed, verbose=False)
-    accelerator = find_device(device).type
-    pseudo = [example for file in pseudo_labels or () for example in filtered(read_examples(file))]
+    pseudo = _pseudo(pseudo_labels or [])
     epochs, held_out = _planted(corpus, count, seed) if data is None else _labelled(data, seed)
     held_out = held_out if test is None else read_examples(test)
+    if not held_out:
+        raise UserError(f"{test} has no examples to measure the model with")
     base = tokenizer if encoder is None else local_folder(encoder)
     detector = _detector(base, encoder is None, tuning)
     stages: list[Epochs] = [lambda _: pseudo, epochs] if pseudo else [epochs]
+    _announce(detector, len(stages), place, minutes)
     for stage in stages:
         share = minutes / len(stages) if minutes else None
-        finetune(detector, stage, held_out, tuning, share, accelerator, devices, seed)
+        finetune(detector, stage, held_out, tuning, share, place.type, devices, seed)
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # the others have trained the same weights
+        detector.model.to(place)  # the trainer has left it on the CPU
+        _finish(detector, held_out, base, output)
+
+
+def _finish(detector: NerDetector, held_out: list[Example], base: Path, output: Path) -> None:
+    """Measure the model, write its folder, and say so."""
     result = measure(detector, held_out)
-    with atomic_folder(output, MARKER) as partial:
+    with atomic_folder(output, SCORES) as partial:
         save(detector, base, partial)
         (partial / SCORES).write_text(json.dumps(numbers(result.total), indent=2) + "\n")
     print(f"{len(held_out)} examples that it has not seen, precision/recall/F1 in per cent:")
@@ -95,6 +110,15 @@ def save(detector: NerDetector, base: Path, folder: Path) -> None:
             shutil.copyfile(base / name, folder / name)
 
 
+@rank_zero_only
+def _announce(detector: NerDetector, stages: int, place: torch.device, minutes: float | None) -> None:
+    """Say what is going to take so long."""
+    parameters = sum(parameter.numel() for parameter in detector.model.parameters())
+    duration = f", {minutes:g} minutes at most" if minutes else ""
+    first = ", on pseudo-labels first" if stages > 1 else ""
+    print(f"training a tagger of {parameters:,} parameters on {place.type}{first}{duration}", flush=True)
+
+
 def _check(minutes: float | None, devices: int, count: int, tuning: Tuning) -> None:
     wrong = {
         f"minutes is {minutes}, no length of time": minutes is not None and not 0 < minutes < math.inf,
@@ -104,6 +128,32 @@ def _check(minutes: float | None, devices: int, count: int, tuning: Tuning) -> N
     }
     if any(wrong.values()):
         raise UserError("; ".join(problem for problem, holds in wrong.items() if holds))
+
+
+def _device(device: str, devices: int) -> torch.device:
+    """Where to train: on the first devices of a kind.
+
+    Raises:
+        UserError: there is no such device, it is not the first, or there are not as many.
+    """
+    place = find_device(device)
+    if place.index:
+        raise UserError(f"training takes the first devices: set CUDA_VISIBLE_DEVICES={place.index} and name cuda")
+    if place.type == "cuda" and devices > (here := torch.cuda.device_count()):
+        raise UserError(f"devices is {devices}, but {here} GPUs are here")
+    return place
+
+
+def _pseudo(files: list[Path]) -> list[Example]:
+    """What is sure enough of the labels of some files.
+
+    Raises:
+        UserError: a file cannot be read, or nothing of all is sure enough.
+    """
+    found = [example for file in files for example in filtered(read_examples(file))]
+    if files and not found:
+        raise UserError(f"no text of {', '.join(map(str, files))} has labels that are sure enough to train on")
+    return found
 
 
 def _detector(base: Path, small: bool, tuning: Tuning) -> NerDetector:
@@ -123,8 +173,12 @@ def _planted(corpus: Path, count: int, seed: int) -> tuple[Epochs, list[Example]
     """Examples that are planted anew for every other epoch, and others to measure with."""
     from starcoder.pii.plant.generate import generate
 
+    @lru_cache(maxsize=1)
+    def planted(number: int) -> list[Example]:
+        return list(generate(corpus, "train", count, seed + number))
+
     held_out = list(generate(corpus, "test", count // _HELD_OUT, seed))
-    return lambda epoch: list(generate(corpus, "train", count, seed + epoch // 2)), held_out
+    return lambda epoch: planted(epoch // 2), held_out
 
 
 def _labelled(data: Path, seed: int) -> tuple[Epochs, list[Example]]:

@@ -3,6 +3,8 @@
 import json
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from starcoder.pii.examples import Example, write_examples
 from starcoder.pii.finetuning import Progress, Tuning
 from starcoder.pii.ner import NerDetector, read_tokenizer
 from starcoder.pii.tagger import Chunks, StarPII, collate, new_classifier
-from starcoder.pii.train import train
+from starcoder.pii.train import _planted, train
 from starcoder.tokenizer import train as train_tokenizer
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "pii" / "starpii.yaml"
@@ -191,8 +193,62 @@ def test_bad_input_is_one_line(
 
 def test_what_is_no_tagger_is_not_overwritten(encoder: Path, data: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(UserError, match="holds something else"):
-        train(data=data, encoder=str(encoder), output=tmp_path, device="cpu")
+    for output in (tmp_path, encoder):  # the encoder that it is to be trained on is a model, too
+        with pytest.raises(UserError, match="holds something else"):
+            train(data=data, encoder=str(encoder), output=output, device="cpu")
+
+
+def test_two_processes_write_one_model(encoder: Path, data: Path, tmp_path: Path) -> None:
+    options = {"data": data, "encoder": encoder, "output": tmp_path / "out", "minutes": "null", "device": "cpu"}
+    options |= {"devices": 2, "tuning.chunk": 64, "tuning.max_epochs": 1, "tuning.eval_every": 10}
+    script = "import sys; from starcoder.cli import main; main()"
+    (tmp_path / "run.py").write_text(script)  # each process begins with it
+    words = ["pii", "train", *(f"--{name}={value}" for name, value in options.items())]
+    done = subprocess.run([sys.executable, tmp_path / "run.py", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout.count("training a tagger of"), done.stdout.count("written: ")) == (1, 1), done.stdout
+    assert "Error" not in done.stderr
+    assert "starcoder:" not in done.stderr
+    assert not (tmp_path / "out.partial").exists()
+    assert NerDetector.open(str(tmp_path / "out"), "cpu").window == 64
+
+
+@pytest.mark.parametrize(
+    ("place", "devices", "message"),
+    [("cuda:1", 1, "set CUDA_VISIBLE_DEVICES=1 and name cuda"), ("cuda:0", 3, "devices is 3, but 2 GPUs are here")],
+)
+def test_gpus_that_are_not_here_or_not_the_first(
+    place: str, devices: int, message: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("starcoder.pii.train.find_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match=message):
+        train(data=data, output=tmp_path / "out", device=place, devices=devices, tuning=Tuning(batch_size=6))
+
+
+def test_two_epochs_share_what_is_planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def generate(corpus: Path, split: str, count: int, seed: int) -> list[Example]:
+        asked.append((split, seed))
+        return examples(count, seed)
+
+    monkeypatch.setattr("starcoder.pii.plant.generate.generate", generate)
+    epochs, held_out = _planted(Path("corpus"), 20, 5)
+    assert len(held_out) == 2
+    assert [epochs(number)[0].text for number in range(4)] == [examples(1, seed)[0].text for seed in (5, 5, 6, 6)]
+    assert asked == [("test", 5), ("train", 5), ("train", 6)]
+
+
+def test_files_without_anything_to_learn_or_to_measure(encoder: Path, data: Path, tmp_path: Path) -> None:
+    known: dict[str, Any] = {"data": data, "encoder": str(encoder), "output": tmp_path / "out", "device": "cpu"}
+    (tmp_path / "none.jsonl").write_text("")
+    unsure = {"text": "ada", "fragments": [{"category": "NAME", "position": [0, 3], "score": 0.1}]}
+    (tmp_path / "unsure.jsonl").write_text(json.dumps(unsure))
+    with pytest.raises(UserError, match="has labels that are sure enough"):
+        train(**known, pseudo_labels=[tmp_path / "unsure.jsonl"])
+    with pytest.raises(UserError, match=r"none\.jsonl"):
+        train(**known, test=tmp_path / "none.jsonl")
 
 
 def test_tuning_says_all_that_cannot_be() -> None:
