@@ -35,14 +35,14 @@ class Example:
         fragments: What its annotators marked, sorted, labelled by one of `CATEGORIES`.
         language: Programming language, where known.
         kind: Where it comes from: the data set's own column `type`; a planted example has its templates there.
-        id: Number in its data set.
+        id: What it is called in its data set, mostly a number.
     """
 
     text: str
     fragments: tuple[Entity, ...]
     language: str = ""
     kind: str = ""
-    id: int = 0
+    id: int | str = 0
 
     @property
     def entities(self) -> list[Entity]:
@@ -91,8 +91,10 @@ def _example(place: str, row: Mapping[str, Any]) -> Example:
             raise UserError(f"{place}: no category {fragment.label!r}; categories are {', '.join(CATEGORIES)}")
         if not 0 <= fragment.start < fragment.end <= len(text):
             raise UserError(f"{place}: [{fragment.start}, {fragment.end}] is outside its {len(text)} characters")
-    language, kind, number = row.get("language") or "", row.get("type") or "", row.get("id") or 0
-    return Example(text, tuple(sorted(fragments)), str(language), str(kind), int(number))
+    language, kind, name = row.get("language") or "", row.get("type") or "", row.get("id") or 0
+    return Example(
+        text, tuple(sorted(fragments)), str(language), str(kind), name if isinstance(name, int) else str(name)
+    )
 
 
 def _fragment(fragment: Mapping[str, Any]) -> Entity:

@@ -27,6 +27,7 @@ from starcoder.storage import atomic_folder, check_replaceable
 SCORES = "scores.json"
 """How good a model is; a folder without this file is none of ours."""
 _HELD_OUT = 10  # one example in so many
+_LARGEST_SEED = 2**32 - 1
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
 
 
@@ -55,8 +56,8 @@ def train(
         test: labelled texts to measure it with; a tenth of `data`, or what is planted into other code, when not given.
         corpus: folder of a corpus, for what is planted.
         count: examples to plant for an epoch; a tenth as many to measure with.
-        encoder: folder or Hub repository of a pretrained encoder, such as bigcode/starencoder; without one, a small
-            encoder is trained together with the tagger.
+        encoder: folder or Hub repository of a pretrained encoder, such as bigcode/starencoder, which takes the values
+            of recipes/pii/starpii.yaml; without one, a small encoder is trained together with the tagger.
         tokenizer: folder of the tokenizer for that small one.
         pseudo_labels: labels that a model gave with a score; what is sure enough of them is trained on first.
         output: folder to write, which `starcoder pii scan --model` and transformers read.
@@ -69,7 +70,7 @@ def train(
     Raises:
         UserError: a file, the encoder or the corpus cannot be read, or a number cannot be.
     """
-    _check(minutes, devices, count, tuning)
+    _check(minutes, devices, count, tuning, seed)
     check_replaceable(output.resolve(), SCORES)
     place = _device(device, devices)
     _quiet()
@@ -119,11 +120,12 @@ def _announce(detector: NerDetector, stages: int, place: torch.device, minutes: 
     print(f"training a tagger of {parameters:,} parameters on {place.type}{first}{duration}", flush=True)
 
 
-def _check(minutes: float | None, devices: int, count: int, tuning: Tuning) -> None:
+def _check(minutes: float | None, devices: int, count: int, tuning: Tuning, seed: int) -> None:
     wrong = {
         f"minutes is {minutes}, no length of time": minutes is not None and not 0 < minutes < math.inf,
         f"devices is {devices}, below 1": devices < 1,
         f"count is {count}, below {_HELD_OUT}": count < _HELD_OUT,
+        f"seed is {seed}, not between 0 and {_LARGEST_SEED}": not 0 <= seed <= _LARGEST_SEED,
         f"{tuning.batch_size} samples cannot be shared out to {devices} devices": tuning.batch_size % max(1, devices),
     }
     if any(wrong.values()):
@@ -163,7 +165,7 @@ def _detector(base: Path, small: bool, tuning: Tuning) -> NerDetector:
         bert = small_encoder(backend.get_vocab_size()) if small else load_encoder(base)
         detector = NerDetector(new_classifier(bert, tuning.chunk), backend)
     except UserError as error:
-        raise UserError(f"{base}: {str(error).removeprefix(f'{base}: ')}") from None
+        raise UserError(str(error) if str(base) in str(error) else f"{base}: {error}") from None
     if tuning.chunk > detector.window:
         raise UserError(f"tuning.chunk is {tuning.chunk}, but {base} sees {detector.window} tokens at once")
     return detector

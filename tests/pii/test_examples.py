@@ -54,3 +54,11 @@ def test_what_is_wrong_with_a_row(tmp_path: Path, row: dict[str, object], messag
     file.write_text(json.dumps(row))
     with pytest.raises(UserError, match=message.replace("[", r"\[")):
         read_examples(file)
+
+
+def test_whatever_a_data_set_calls_its_texts(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(
+        "".join(json.dumps({"text": "a", "fragments": [], **row}) + "\n" for row in ({"id": "a/b.py"}, {"id": 7}, {}))
+    )
+    assert [example.id for example in read_examples(file)] == ["a/b.py", 7, 0]

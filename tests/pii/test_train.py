@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -174,6 +175,7 @@ def test_time_ends_the_run(encoder: Path, data: Path, tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"minutes": 0.0}, "minutes is 0.0, no length of time"),
+        ({"seed": -1}, "seed is -1, not between 0 and 4294967295"),
         ({"devices": 3}, "16 samples cannot be shared out to 3 devices"),
         ({"device": "abacus"}, "no device abacus"),
         ({"data": Path("nothing.parquet")}, "nothing.parquet cannot be read"),
@@ -189,6 +191,16 @@ def test_bad_input_is_one_line(
         train(**known | options)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_of_another_architecture_is_named_once(encoder: Path, data: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(encoder, tmp_path / "starcoder")
+    (other / "config.json").write_text('{"model_type": "gpt_bigcode"}')
+    with pytest.raises(UserError, match=rf"^the model in {other} is a gpt_bigcode, but"):
+        train(data=data, encoder=str(other), output=tmp_path / "out", device="cpu")
+    (other / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=rf"^{other}: no tokenizer\.json is there"):
+        train(data=data, encoder=str(other), output=tmp_path / "out", device="cpu")
 
 
 def test_what_is_no_tagger_is_not_overwritten(encoder: Path, data: Path, tmp_path: Path) -> None:
