@@ -7,10 +7,6 @@ Shapes: B samples, T tokens, C channels, K targets, V tokens of StarCoder's toke
 """
 
 import json
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,7 @@ from starcoder.distributed import Divisible, fill
 from starcoder.errors import UserError, one_line
 from starcoder.model import keyed_normal
 from starcoder.pii.pairs import MASK_RATE, Batch
+from starcoder.pii.pretrained import quiet, read_whole
 from starcoder.pii.vocabulary import SPECIAL_TOKENS, save_vocabulary
 from starcoder.release.folder import local_folder
 from starcoder.storage import atomic_folder
@@ -187,7 +184,7 @@ def save_encoder(checkpoint: Path, tokenizer: Tokenizer, output: Path) -> None:
     except (LookupError, RuntimeError) as error:
         raise UserError(f"{path} does not fit this version of the kit: {one_line(error)}") from None
     model.tie_weights()
-    with atomic_folder(output, MARKER) as partial, _quiet():
+    with atomic_folder(output, MARKER) as partial, quiet():
         model.save_pretrained(partial)
         mode = (partial / "config.json").stat().st_mode
         for path in partial.glob("*.safetensors"):  # safetensors lets nobody else read them
@@ -235,37 +232,3 @@ def check_encoder(folder: Path) -> None:
         raise UserError(f"{path} is no configuration: {one_line(error)}") from None
     if kind != "bert":
         raise UserError(f"the model in {folder} is a {kind}, but an encoder is a bert, such as bigcode/starencoder")
-
-
-def read_whole(kind: Any, folder: Path, **options: Any) -> Any:
-    """A model of transformers' from a folder, whole.
-
-    Raises:
-        UserError: when a weight is missing or damaged.
-    """
-    try:
-        with _quiet():
-            model, report = kind.from_pretrained(folder, output_loading_info=True, **options)
-    except Exception as error:  # transformers and safetensors raise what they stumble over
-        raise UserError(f"the encoder in {folder} cannot be read: {one_line(error)}") from None
-    if missing := sorted(report["missing_keys"]):
-        raise UserError(f"the encoder in {folder} lacks weights, such as {missing[0]}")
-    return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' bars, and its table of the heads that were not wanted."""
-    from transformers.utils import logging as talk
-
-    level, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
-    talk.set_verbosity(logging.ERROR)
-    talk.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it without types
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        talk.set_verbosity(level)
-        if bars:
-            talk.enable_progress_bar()  # type: ignore[no-untyped-call]

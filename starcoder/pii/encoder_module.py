@@ -20,11 +20,11 @@ from starcoder.pii.encoder import (
     check_encoder,
     encoder_config,
     flops_per_token,
-    read_whole,
     save_encoder,
 )
 from starcoder.pii.neighbours import look_around
 from starcoder.pii.pairs import Batch
+from starcoder.pii.pretrained import read_whole
 from starcoder.pii.pretraining import EncoderDataModule
 from starcoder.pii.vocabulary import SPECIAL_TOKENS
 from starcoder.release.folder import local_folder

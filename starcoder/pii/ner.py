@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from starcoder.errors import UserError, one_line
 from starcoder.pii.bio import Tokens, encode
 from starcoder.pii.entity import Detector, Entity
+from starcoder.pii.pretrained import read_whole
 from starcoder.pii.spans import Tags
 from starcoder.release.folder import local_folder
 
@@ -92,7 +93,7 @@ class NerDetector(Detector):
             classifier = read_classifier(folder).to(place, torch.bfloat16 if place.type == "cuda" else torch.float32)
             return cls(classifier, read_tokenizer(folder), window, overlap)
         except UserError as error:
-            raise UserError(f"{model}: {error}") from None
+            raise UserError(str(error) if f"in {model} " in str(error) else f"{model}: {error}") from None
 
     @property
     def name(self) -> str:
@@ -180,27 +181,23 @@ def read_classifier(folder: Path) -> Any:
     """The token classifier of a folder, in evaluation mode.
 
     Raises:
-        UserError: There is none, or it is another kind of model, or damaged.
+        UserError: There is none, or it is another kind of model, or damaged or incomplete.
     """
     from transformers import AutoConfig, AutoModelForTokenClassification
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it without types
     if not (folder / "config.json").is_file():
         raise UserError("no config.json is there: name the folder of a model that `starcoder pii train` wrote")
     try:
         config = AutoConfig.from_pretrained(folder)
-        architecture = (config.architectures or ["model without architecture"])[0]
-        if not architecture.endswith("ForTokenClassification"):
-            raise UserError(
-                f"it is a {architecture}, no classifier of tokens; "
-                "`starcoder pii train --encoder` makes one of a pretrained encoder"
-            )
-        return AutoModelForTokenClassification.from_pretrained(folder).eval()
-    except UserError:
-        raise
-    except Exception as error:  # transformers and safetensors raise what they stumble over
-        raise UserError(f"its model cannot be read ({one_line(error)})") from None
+    except Exception as error:  # transformers raises what it stumbles over
+        raise UserError(f"its config.json cannot be read ({one_line(error)})") from None
+    architecture = (config.architectures or ["model without architecture"])[0]
+    if not architecture.endswith("ForTokenClassification"):
+        raise UserError(
+            f"it is a {architecture}, no classifier of tokens; "
+            "`starcoder pii train --encoder` makes one of a pretrained encoder"
+        )
+    return read_whole(AutoModelForTokenClassification, folder)
 
 
 def read_tokenizer(folder: Path) -> tokenizers.Tokenizer:

@@ -19,6 +19,7 @@ from starcoder.pii.encoder import load_encoder
 from starcoder.pii.examples import Example, read_examples
 from starcoder.pii.finetuning import Epochs, Tuning, finetune
 from starcoder.pii.ner import NerDetector, find_device, read_tokenizer
+from starcoder.pii.pretrained import quiet
 from starcoder.pii.pseudo import filtered
 from starcoder.pii.tagger import new_classifier, small_encoder
 from starcoder.release.folder import local_folder
@@ -105,7 +106,8 @@ def _finish(detector: NerDetector, held_out: list[Example], base: Path, output: 
 
 def save(detector: NerDetector, base: Path, folder: Path) -> None:
     """Write the model and the tokenizer of `base` as a folder that transformers reads."""
-    detector.model.save_pretrained(folder)
+    with quiet():
+        detector.model.save_pretrained(folder)
     for name in _TOKENIZER_FILES:
         if (base / name).is_file():
             shutil.copyfile(base / name, folder / name)
@@ -195,9 +197,6 @@ def _labelled(data: Path, seed: int) -> tuple[Epochs, list[Example]]:
 
 def _quiet() -> None:
     """Leave out what Lightning and transformers say of every run."""
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # type: ignore[no-untyped-call]
     for name in ("lightning.pytorch", "lightning.fabric", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for harmless in ("The '(train|val)_dataloader' does not have many workers", ".*LeafSpec"):
