@@ -350,14 +350,14 @@ for ranks, folder, arguments in json.loads(sys.argv[1]):
 
 def test_the_recipe_trains_alike_on_any_number_of_processes(tiny: Tiny, tmp_path: Path) -> None:
     """`starcoder fit` from recipe to folder, with and without a copy of the weights on a second process."""
-    runs = []
+    runs, shape = [], SHAPE | {"num_attention_heads": 8}  # as many as the recipe's heads look to places
     for devices in (1, 2):
         folder = tmp_path / str(devices)
         folder.mkdir()
         args = [
             *("fit", "--config", str(ROOT / "recipes" / "starencoder-laptop.yaml")),
             *("--data.corpus", str(tiny.corpus), "--data.tokenizer", str(tiny.tokenizer)),
-            *(VOCABULARY, f"--model.overrides={json.dumps(SHAPE)}", "--data.context_length=32"),
+            *(VOCABULARY, f"--model.overrides={json.dumps(shape)}", "--data.context_length=32"),
             *("--trainer.max_steps=4", "--trainer.log_every_n_steps=1", f"--trainer.devices={devices}"),
             *("--data.batch_size=2", "--trainer.val_check_interval=4", "--trainer.strategy.init_args.shard_size=1"),
         ]
