@@ -49,8 +49,6 @@ def train(
 ) -> None:
     """Train a tagger of tokens, write its folder, and print how good it is on examples held out.
 
-    A run that is stopped leaves nothing, and cannot go on.
-
     Args:
         data: labelled texts, in parquet or JSON lines with the columns of bigcode/bigcode-pii-dataset; without them,
             people and secrets that nobody owns are planted into the code of `corpus`, anew in every other epoch.
@@ -61,7 +59,8 @@ def train(
             of recipes/pii/starpii.yaml; without one, a small encoder is trained together with the tagger.
         tokenizer: folder of the tokenizer for that small one.
         pseudo_labels: labels that a model gave with a score; what is sure enough of them is trained on first.
-        output: folder to write, which `starcoder pii scan --model` and transformers read.
+        output: folder to write, which `starcoder pii scan --model` and transformers read; a run that is stopped leaves
+            none, and cannot go on.
         minutes: most time to train; with pseudo-labels, half of it on them.
         device: `cpu`, `cuda`, or `auto`, a GPU when there is one.
         devices: processes that train together, a GPU each.
