@@ -14,7 +14,6 @@ POLICY = (
     ("rules", "PASSWORD", 0.0),
     ("ner", "KEY", 0.8),
     ("ner", "PASSWORD", 0.8),
-    ("ner", "EMAIL", 0.9),
     ("ner", "IP_ADDRESS", 0.6),
     ("ner", "NAME", 0.6),
     ("ner", "USERNAME", 0.5),
@@ -28,11 +27,12 @@ class CombinedDetector(Detector):
 
     | label | found by |
     |---|---|
-    | EMAIL, IP_ADDRESS, KEY | the rules; the model adds what it is very sure of and overlaps nothing of theirs |
-    | PASSWORD | the rules, where it has a form; the model elsewhere, where it is fairly sure |
+    | EMAIL | the rules: all addresses have a form |
+    | IP_ADDRESS, KEY, PASSWORD | the rules, where it has a form; the model elsewhere, where it is sure enough |
     | NAME, USERNAME | the model, where it is fairly sure and contradicts no rule |
 
-    What the model finds must look like what it says it is, as far as the rules know.
+    What the model finds must look like what it says it is, as far as the rules know. The scores were chosen on templates
+    and names that were held out of the training side for it; `starcoder pii benchmark` measures on the other side.
 
     Of labels that overlap, the one that it costs most to miss wins: a password before the name inside of it.
 
@@ -66,8 +66,6 @@ class CombinedDetector(Detector):
 def is_plausible(text: str, entity: Entity) -> bool:
     """Whether a value has the form of its label, and is none of what the rules know to look like a secret."""
     value = text[entity.start : entity.end]
-    if entity.label == "EMAIL":
-        return "@" in value
     if entity.label == "IP_ADDRESS":
         return _is_address(value)
     if entity.label == "KEY":
