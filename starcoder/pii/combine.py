@@ -31,8 +31,8 @@ class CombinedDetector(Detector):
     | IP_ADDRESS, KEY, PASSWORD | the rules, where it has a form; the model elsewhere, where it is sure enough |
     | NAME, USERNAME | the model, where it is fairly sure and contradicts no rule |
 
-    What the model finds must look like what it says it is, as far as the rules know. The scores were chosen on templates
-    and names that were held out of the training side for it; `starcoder pii benchmark` measures on the other side.
+    What the model finds must look like what it says it is, as far as the rules know. The scores were chosen on part of
+    the training side, its templates and names held out for it; `starcoder pii benchmark` measures on the other side.
 
     Of labels that overlap, the one that it costs most to miss wins: a password before the name inside of it.
 

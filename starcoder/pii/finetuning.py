@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import tokenizers
+import torch
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
@@ -16,6 +17,7 @@ from starcoder.errors import UserError
 from starcoder.pii.examples import Example
 from starcoder.pii.ner import NerDetector
 from starcoder.pii.tagger import Chunks, Row, StarPII, collate
+from starcoder.training.preemption import plain_interrupt
 
 _SECONDS_BETWEEN_LINES = 30.0
 _TEXTS_TOGETHER = 64
@@ -113,7 +115,8 @@ class ExampleData(LightningDataModule):
         rows = Chunks(self._epochs(epoch), self._tokenizer, self._chunk, rng, self._empty())
         if not len(rows):
             raise UserError("there is nothing to train on: the examples have no text")
-        return DataLoader(rows, self._batch_size, shuffle=True, collate_fn=collate)
+        order = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        return DataLoader(rows, self._batch_size, shuffle=True, generator=order, collate_fn=collate)
 
     def val_dataloader(self) -> DataLoader[int]:
         """Numbers of examples."""
@@ -222,10 +225,6 @@ def finetune(
     values = tuning.learning_rate, tuning.warmup_steps, tuning.weight_decay
     module = StarPII(detector, held_out, *values, lambda: progress.share)
     detector.model.train()
-    try:
+    with plain_interrupt():
         trainer.fit(module, data)
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # the trainer turns Ctrl-C into exit code 1
-            raise KeyboardInterrupt from None
-        raise
     detector.model.eval()

@@ -52,7 +52,8 @@ def train(
     Args:
         data: labelled texts, in parquet or JSON lines with the columns of bigcode/bigcode-pii-dataset; without them,
             people and secrets that nobody owns are planted into the code of `corpus`, anew in every other epoch.
-        test: labelled texts to measure it with; a tenth of `data`, or what is planted into other code, when not given.
+        test: labelled texts to measure it with; when not given, the tenth of `data` that is held out from training and
+            chooses the weights, or what is planted into other code.
         corpus: folder of a corpus, for what is planted.
         count: examples to plant for an epoch; a tenth as many to measure with.
         encoder: folder or Hub repository of a pretrained encoder, such as bigcode/starencoder, which takes the values
@@ -71,14 +72,16 @@ def train(
         UserError: a file, the encoder or the corpus cannot be read, or a number cannot be.
     """
     _check(minutes, devices, count, tuning, seed)
+    if data is None and tuning.eval_every:
+        raise UserError("tuning.eval_every chooses weights by a tenth of labelled texts: name them by --data")
     check_replaceable(output.resolve(), SCORES)
     place = _device(device, devices)
     _quiet()
     seed_everything(seed, verbose=False)
     pseudo = _pseudo(pseudo_labels or [])
     epochs, held_out = _planted(corpus, count, seed) if data is None else _labelled(data, seed)
-    held_out = held_out if test is None else read_examples(test)
-    if not held_out:
+    measured = held_out if test is None else read_examples(test)
+    if not measured:
         raise UserError(f"{test} has no examples to measure the model with")
     base = tokenizer if encoder is None else local_folder(encoder)
     detector = _detector(base, encoder is None, tuning)
@@ -89,16 +92,16 @@ def train(
         finetune(detector, stage, held_out, tuning, share, place.type, devices, seed)
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # the others have trained the same weights
         detector.model.to(place)  # the trainer has left it on the CPU
-        _finish(detector, held_out, base, output)
+        _finish(detector, measured, base, output)
 
 
-def _finish(detector: NerDetector, held_out: list[Example], base: Path, output: Path) -> None:
+def _finish(detector: NerDetector, examples: list[Example], base: Path, output: Path) -> None:
     """Measure the model, write its folder, and say so."""
-    result = measure(detector, held_out)
+    result = measure(detector, examples)
     with atomic_folder(output, SCORES) as partial:
         save(detector, base, partial)
         (partial / SCORES).write_text(json.dumps(numbers(result.total), indent=2) + "\n")
-    print(f"{len(held_out)} examples that it has not seen, precision/recall/F1 in per cent:")
+    print(f"{len(examples)} examples that it has not seen, precision/recall/F1 in per cent:")
     print("\n".join(table([result])))
     print(f"written: {output}")
 

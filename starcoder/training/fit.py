@@ -20,7 +20,7 @@ from starcoder.training.checkpoint import Checkpoint, newest, read_meta
 from starcoder.training.data import TokenDataModule, TrainingData
 from starcoder.training.module import StarCoderModule
 from starcoder.training.parallel import ShardedStrategy
-from starcoder.training.preemption import EXIT_CODE, Preemption, ignore_signals
+from starcoder.training.preemption import EXIT_CODE, Preemption, ignore_signals, plain_interrupt
 from starcoder.training.recipe import expand, setting
 
 
@@ -110,13 +110,10 @@ def run(args: list[str]) -> None:
     for harmless in _HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", message=harmless)
     try:
-        cli = StarCoderCLI(expand(args))
+        with plain_interrupt():
+            cli = StarCoderCLI(expand(args))
     except (ArgumentError, MisconfigurationException) as error:
         raise UserError(f"{args[0]}: {one_line(error)}") from None
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # the trainer turns Ctrl-C into exit code 1
-            raise KeyboardInterrupt from None
-        raise
     trainer: Any = cli.trainer
     stopped = any(isinstance(callback, Preemption) and callback.stopped for callback in trainer.callbacks)
     if stopped:

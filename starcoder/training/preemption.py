@@ -2,6 +2,8 @@
 
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -17,6 +19,17 @@ EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h, given by rank 0: start the same command again."""
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _ASK_SECONDS = 10.0
+
+
+@contextmanager
+def plain_interrupt() -> Iterator[None]:
+    """Let Ctrl-C be a `KeyboardInterrupt` again, which Lightning's trainer turns into exit code 1."""
+    try:
+        yield
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
 
 
 class Preemption(Callback):

@@ -146,7 +146,7 @@ def test_the_best_weights_stay_and_patience_ends_the_run(
     encoder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tuning = Tuning(chunk=64, batch_size=16, learning_rate=3e-3, warmup_steps=5, eval_every=10, patience=2)
-    train(data=data, test=data, encoder=str(encoder), output=tmp_path / "o", minutes=None, device="cpu", tuning=tuning)
+    train(data=data, encoder=str(encoder), output=tmp_path / "o", minutes=None, device="cpu", tuning=tuning)
     printed = capsys.readouterr().out
     measured = [float(value) for value in re.findall(r"F1 (0\.\d+|1\.0+)$", printed, re.MULTILINE)]
     assert len(measured) >= 3
@@ -280,3 +280,8 @@ def test_the_recipe_has_the_papers_values_and_fits_the_command() -> None:
     for line in RECIPE.read_text().splitlines():
         assert line.startswith("#") or "#" in line or line in ("", "tuning:")
     assert set(yaml.safe_load(RECIPE.read_text())["tuning"]) == set(Tuning.__dataclass_fields__)
+
+
+def test_what_is_planted_to_measure_with_chooses_no_weights(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="name them by --data"):
+        train(corpus=tmp_path, output=tmp_path / "out", tuning=Tuning(eval_every=10))
