@@ -1,9 +1,11 @@
 """A finding: an entity in a file, with what a report may say of it; the secret itself is masked."""
 
 import hashlib
-from bisect import bisect_right
+import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from starcoder.pii.entity import Entity
 from starcoder.text import visible
@@ -50,13 +52,18 @@ def findings_of(
     Args:
         path: Its name in reports.
         text: Its text.
-        entities: All that was found in it, sorted: what lies beside a finding is masked too.
+        entities: All that was found in it, sorted and apart: what lies beside a finding is masked too.
         reported: Those that become findings.
         show: Leave values as they are.
     """
-    starts = [0, *(place + 1 for place, character in enumerate(text) if character == "\n")]
+    starts = line_starts(text) if reported else []
     hidden = [] if show else entities
     return [_finding(path, text, entity, hidden, starts, show) for entity in reported]
+
+
+def line_starts(text: str) -> list[int]:
+    """Where each line of a text starts."""
+    return [0, *(end.end() for end in re.finditer("\n", text))]
 
 
 def _finding(
@@ -64,7 +71,7 @@ def _finding(
 ) -> Finding:
     line = bisect_right(starts, entity.start)
     begin = starts[line - 1]
-    stop = text.find("\n", entity.end)
+    stop = text.find("\n", entity.end, entity.end + _AROUND)
     value = text[entity.start : entity.end]
     return Finding(
         path=path,
@@ -74,8 +81,8 @@ def _finding(
         score=round(entity.score, 3),
         detector=entity.detector,
         value=visible(value if show else mask(entity.label, value)),
-        before=_masked(text, max(begin, entity.start - _AROUND), entity.start, hidden),
-        after=_masked(text, entity.end, min(len(text) if stop < 0 else stop, entity.end + _AROUND), hidden),
+        before=masked(text, max(begin, entity.start - _AROUND), entity.start, hidden),
+        after=masked(text, entity.end, entity.end + _AROUND if stop < 0 else stop, hidden),
         fingerprint=fingerprint(path, entity.label, value),
     )
 
@@ -92,11 +99,12 @@ def fingerprint(path: str, label: str, value: str) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _masked(text: str, start: int, end: int, hidden: Sequence[Entity]) -> str:
-    """`text[start:end]` as it prints, with the entities in it masked."""
+def masked(text: str, start: int, end: int, hidden: Sequence[Entity]) -> str:
+    """`text[start:end]` as it prints, with those of `hidden`, which are sorted and apart, masked that reach into it."""
+    first = bisect_right(hidden, start, key=attrgetter("end"))
+    last = bisect_left(hidden, end, key=attrgetter("start"))
     parts = []
-    for entity in hidden:
-        if entity.start < end and entity.end > start:
-            parts += [text[start : max(start, entity.start)], mask(entity.label, text[entity.start : entity.end])]
-            start = min(end, entity.end)
+    for entity in hidden[first:last]:
+        parts += [text[start : max(start, entity.start)], mask(entity.label, text[entity.start : entity.end])]
+        start = min(end, entity.end)
     return visible("".join([*parts, text[start:end]]))

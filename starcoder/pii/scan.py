@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import time
+from bisect import bisect
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,7 +22,7 @@ from starcoder.pii.baseline import read_baseline, write_baseline
 from starcoder.pii.detectors import open_detector
 from starcoder.pii.entity import LABELS, Detector, Entity, check_labels
 from starcoder.pii.files import Found, find_files, read_text
-from starcoder.pii.findings import Finding, findings_of
+from starcoder.pii.findings import Finding, findings_of, line_starts
 from starcoder.pii.redaction import redactable
 from starcoder.pii.report import as_html, as_json, as_text
 from starcoder.storage import atomic_file
@@ -194,19 +195,24 @@ def _scan_batch(batch: list[Found], options: Options) -> Scan:
     result.files = len(batch) - len(result.skipped)
     found_in = _detector(options.model, options.device).detect_all(list(texts.values()))
     for (name, text), entities in zip(texts.items(), found_in, strict=True):
-        reported = [entity for entity in _reported(text, entities, options) if not _allowed(text, entity)]
-        result.findings += findings_of(name, text, entities, reported, options.show)
+        result.findings += findings_of(name, text, entities, _reported(text, entities, options), options.show)
     return result
 
 
-def _reported(text: str, entities: Sequence[Entity], options: Options) -> Iterator[Entity]:
+def _reported(text: str, entities: Sequence[Entity], options: Options) -> list[Entity]:
     chosen = entities if options.everything else [entity for entity, _ in redactable(text, entities)]
-    return (entity for entity in chosen if entity.label in options.labels)
+    return _not_allowed(text, [entity for entity in chosen if entity.label in options.labels])
 
 
-def _allowed(text: str, entity: Entity) -> bool:
-    begin, end = text.rfind("\n", 0, entity.start) + 1, text.find("\n", entity.end)
-    return bool(_ALLOWED.search(text, begin, end if end >= 0 else len(text)))
+def _not_allowed(text: str, entities: list[Entity]) -> list[Entity]:
+    """Those on whose lines no mark stands."""
+    marks = list(_ALLOWED.finditer(text)) if entities else []
+    if not marks:
+        return entities
+    starts = line_starts(text)
+    allowed = {bisect(starts, mark.start()) for mark in marks}
+    lines = (range(bisect(starts, entity.start), bisect(starts, entity.end) + 1) for entity in entities)
+    return [entity for entity, around in zip(entities, lines, strict=True) if allowed.isdisjoint(around)]
 
 
 @cache

@@ -1,5 +1,7 @@
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -36,6 +38,28 @@ def test_no_character_of_a_secret_is_told(text: str, data: st.DataObject) -> Non
     told = "".join(f.before + f.value + f.after for f in findings_of("", marked, entities, entities, show=False))
     assert "\\ue000" not in told
     assert all(1 <= f.line <= marked.count("\n") + 1 for f in findings_of("", marked, entities, entities, show=False))
+
+
+class Counted(list[Entity]):
+    """Counts the entities that are read."""
+
+    reads = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        self.reads += len(range(*key.indices(len(self)))) if isinstance(key, slice) else 1
+        return super().__getitem__(key)
+
+    def __iter__(self) -> Iterator[Entity]:
+        for entity in super().__iter__():
+            self.reads += 1
+            yield entity
+
+
+def test_a_line_with_many_findings_takes_time_in_proportion() -> None:
+    found = Counted(Entity(10 * number, 10 * number + 8, "EMAIL") for number in range(2000))
+    findings = findings_of("a", "ada@l.org," * 2000, found, list(found), show=False)
+    assert findings[1000].before == "***g," * 6
+    assert found.reads < 60 * len(found)
 
 
 def test_a_long_key_keeps_the_head_that_names_its_kind() -> None:

@@ -70,6 +70,13 @@ def test_a_marked_line_is_passed_over(tmp_path: Path) -> None:
     run(["pii", "scan", str(tmp_path)])
 
 
+def test_a_mark_counts_for_its_own_line_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = f'TOKEN = "{KEY}"'
+    (tmp_path / "a.py").write_text(f"{line}\n{line}  # pragma: allowlist secret\n{line}\n{line}")
+    told, _ = scan(capsys, tmp_path)
+    assert [row.split(":")[1] for row in told.splitlines() if ": KEY " in row] == ["1", "3", "4"]
+
+
 def test_a_baseline_accepts_what_is_known_wherever_it_moves(code: Path, capsys: pytest.CaptureFixture[str]) -> None:
     baseline = code.parent / "baseline.json"
     run(["pii", "scan", str(code), "--update_baseline", str(baseline)])
