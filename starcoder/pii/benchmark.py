@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from starcoder.errors import UserError
 from starcoder.pii.detectors import RegexDetector, open_detector
 from starcoder.pii.entity import Detector, Entity
 from starcoder.pii.examples import SCORED, Example, read_examples
-from starcoder.pii.findings import mask
+from starcoder.pii.findings import mask, masked
 from starcoder.pii.matching import Score, Scores, judge, score
 from starcoder.storage import atomic_file
 from starcoder.text import visible
@@ -80,7 +80,7 @@ def benchmark(
         seed: Seed of what is planted.
         device: Where the model runs: cpu, cuda, or auto.
         output: JSON file to write the counts to.
-        errors: File to write all that was missed or wrongly found to, a line each; values are masked.
+        errors: File to write all that was missed or wrongly found to, a line each; all values in it are masked.
         show: Write values there as they are.
 
     Raises:
@@ -140,15 +140,28 @@ def tell_errors(examples: Sequence[Example], results: Sequence[Result], show: bo
     for result in results:
         for example, found in zip(examples, result.found, strict=True):
             outcome = judge(example, found)
+            hidden = [] if show else _merged([*example.fragments, *found])
             for kind, entities in (("missed", outcome.missed), ("extra", outcome.extra)):
                 for entity in entities:
-                    yield f"{result.name}: {kind} {entity.label} {example.kind} {_context(example, entity, show)}"
+                    yield f"{result.name}: {kind} {entity.label} {example.kind} {_context(example.text, entity, hidden)}"
 
 
-def _context(example: Example, entity: Entity, show: bool) -> str:
-    value = example.text[entity.start : entity.end]
-    before, after = example.text[max(0, entity.start - _AROUND) : entity.start], example.text[entity.end :][:_AROUND]
-    return visible(f"{before}[[{value if show else mask(entity.label, value)}]]{after}")
+def _merged(entities: Iterable[Entity]) -> list[Entity]:
+    """The entities with those that overlap made one, sorted."""
+    merged = list[Entity]()
+    for entity in sorted(entities):
+        if merged and entity.start < merged[-1].end:
+            merged[-1] = replace(merged[-1], end=max(entity.end, merged[-1].end))
+        else:
+            merged.append(entity)
+    return merged
+
+
+def _context(text: str, entity: Entity, hidden: Sequence[Entity]) -> str:
+    value = text[entity.start : entity.end]
+    before = masked(text, max(0, entity.start - _AROUND), entity.start, hidden)
+    after = masked(text, entity.end, entity.end + _AROUND, hidden)
+    return f"{before}[[{mask(entity.label, value) if hidden else visible(value)}]]{after}"
 
 
 def _cell(score: Score) -> str:

@@ -5,7 +5,7 @@ import pytest
 
 from starcoder.cli import run
 from starcoder.errors import UserError
-from starcoder.pii.benchmark import PAPER, measure, table
+from starcoder.pii.benchmark import PAPER, Result, measure, table, tell_errors
 from starcoder.pii.entity import Detector, Entity
 from starcoder.pii.examples import Example, write_examples
 
@@ -52,9 +52,22 @@ def test_a_labelled_file_is_measured_and_errors_are_masked(tmp_path: Path, capsy
     counts = json.loads(output.read_text())["regex"]["labels"]
     assert (counts["EMAIL"]["hits"], counts["EMAIL"]["extra"], counts["EMAIL"]["missed"]) == (1, 1, 0)
     assert (counts["NAME"]["hits"], counts["NAME"]["missed"]) == (0, 1)
-    assert "regex: missed NAME  # [[***]] <ada" in errors.read_text()
+    assert "regex: missed NAME  # [[***]] <***>***" in errors.read_text()
     assert "regex: extra EMAIL  see [[***]]" in errors.read_text()
     assert "2 texts" in capsys.readouterr().out
+
+
+def test_errors_tell_no_character_of_what_is_labelled_or_found() -> None:
+    text = "0123SECRET789-OTHER-"
+    example = Example(text, (Entity(4, 10, "PASSWORD"), Entity(14, 19, "NAME")))
+    result = Result("half", [[Entity(2, 7, "PASSWORD")]], [], 1.0)
+    masked, shown = (list(tell_errors([example], [result], show)) for show in (False, True))
+    assert masked == [
+        "half: missed PASSWORD  01***[[***]]789-***-",
+        "half: missed NAME  01***789-[[***]]-",
+        "half: extra PASSWORD  01[[***]]***789-***-",
+    ]
+    assert shown[0] == "half: missed PASSWORD  0123[[SECRET]]789-OTHER-"
 
 
 def test_data_without_labels_is_refused(tmp_path: Path) -> None:
