@@ -143,7 +143,8 @@ def tell_errors(examples: Sequence[Example], results: Sequence[Result], show: bo
             hidden = [] if show else _merged([*example.fragments, *found])
             for kind, entities in (("missed", outcome.missed), ("extra", outcome.extra)):
                 for entity in entities:
-                    yield f"{result.name}: {kind} {entity.label} {example.kind} {_context(example.text, entity, hidden)}"
+                    context = _context(example.text, entity, hidden)
+                    yield f"{result.name}: {kind} {entity.label} {example.kind} {context}"
 
 
 def _merged(entities: Iterable[Entity]) -> list[Entity]:

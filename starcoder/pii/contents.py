@@ -1,23 +1,14 @@
-"""Contents of files and rows, in bytes, redacted together and counted; and the processes that share the work."""
+"""Contents of files and rows, in bytes, redacted together and counted."""
 
-import sys
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing import get_context
-from typing import TypeVar
 
-from starcoder.errors import UserError
 from starcoder.pii.redaction import PYTHON, Redactor
 
 CLEAN, CHANGED = "without findings", "redacted"
 BINARY, ENCODING, TOO_LARGE, NULL = "binary", "not UTF-8", "too large", "null"
 PYTHON_FILES = (".py", ".pyi", ".pyw")
-Task = TypeVar("Task")
-Result = TypeVar("Result")
-_redactors: list[Redactor] = []  # the one of a worker process
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,48 +82,3 @@ def language_of(name: str, content: bytes | NoText) -> str:
         return PYTHON
     first = b"" if isinstance(content, NoText) or "." in name else content[:100].split(b"\n", 1)[0]
     return PYTHON if first.startswith(b"#!") and b"python" in first else ""
-
-
-def share_out(
-    work: Callable[[Redactor, Task], Result], tasks: Iterable[Task], redactor: Redactor, workers: int
-) -> Iterator[Result]:
-    """Yield the results of `work` on each of the tasks, in their order; few of them wait at a time.
-
-    Args:
-        work: A function that can be pickled.
-        tasks: What it is called with, beside the redactor.
-        redactor: Each process gets it once.
-        workers: Processes; one is this one.
-
-    Raises:
-        UserError: A process died.
-    """
-    if workers == 1:
-        for task in tasks:
-            yield work(redactor, task)
-        return
-    context = get_context("forkserver" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(workers, context, _start, (redactor,)) as pool:
-        waiting = deque[Future[Result]]()
-        try:
-            for task in tasks:
-                waiting.append(pool.submit(_run, work, task))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool:
-            raise UserError("a process died, perhaps for want of memory; run again with fewer workers") from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _start(redactor: Redactor) -> None:
-    from starcoder.processes import start_worker
-
-    start_worker()
-    _redactors[:] = [redactor]
-
-
-def _run(work: Callable[[Redactor, Task], Result], task: Task) -> Result:
-    return work(_redactors[0], task)

@@ -26,9 +26,9 @@ from starcoder.pii.contents import (
     Tally,
     language_of,
     redact_contents,
-    share_out,
 )
 from starcoder.pii.redaction import REDACTED, SALT, Redactor, check_redacted, describe
+from starcoder.processes import share_out
 from starcoder.storage import atomic_file, atomic_folder
 
 LINK, GIT, SPECIAL, UNREADABLE, LOCKED = "links", ".git", "no regular files", "unreadable", "not writable"

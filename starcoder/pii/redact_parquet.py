@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from starcoder.errors import UserError, one_line
-from starcoder.pii.contents import NULL, NoText, Tally, redact_contents, share_out
+from starcoder.pii.contents import NULL, NoText, Tally, redact_contents
 from starcoder.pii.redaction import PYTHON, Redactor
+from starcoder.processes import share_out
 from starcoder.storage import atomic_file
 
 _SLICE_BYTES, _SLICE_ROWS = 2**21, 1000  # of one task

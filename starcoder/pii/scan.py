@@ -7,10 +7,8 @@ import time
 from bisect import bisect
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +23,7 @@ from starcoder.pii.files import Found, find_files, read_text
 from starcoder.pii.findings import Finding, findings_of, line_starts
 from starcoder.pii.redaction import redactable
 from starcoder.pii.report import as_html, as_json, as_text
+from starcoder.processes import share_out
 from starcoder.storage import atomic_file
 
 _BATCH_FILES = 64
@@ -151,21 +150,14 @@ def scan_files(files: Iterable[Found], options: Options, workers: int = 1) -> Sc
     _detector(options.model, options.device)  # what is wrong with a model is told once, and here
     result = Scan()
     batches = list(_batches(files))
-    for outcome in tqdm(_outcomes(batches, options, workers), "scanned", total=len(batches), disable=None):
+    outcomes = share_out(_scan_batch, batches, options, max(1, min(workers, len(batches))))
+    for outcome in tqdm(outcomes, "scanned", total=len(batches), disable=None):
         result.findings += outcome.findings
         result.files += outcome.files
         result.bytes += outcome.bytes
         result.skipped |= outcome.skipped
     result.seconds = time.perf_counter() - begin
     return result
-
-
-def _outcomes(batches: Sequence[list[Found]], options: Options, workers: int) -> Iterator[Scan]:
-    if workers == 1 or len(batches) < 2:
-        yield from (_scan_batch(batch, options) for batch in batches)
-        return
-    with ProcessPoolExecutor(min(workers, len(batches)), mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_scan_batch, batches, [options] * len(batches))
 
 
 def _batches(files: Iterable[Found]) -> Iterator[list[Found]]:
@@ -181,7 +173,7 @@ def _batches(files: Iterable[Found]) -> Iterator[list[Found]]:
         yield batch
 
 
-def _scan_batch(batch: list[Found], options: Options) -> Scan:
+def _scan_batch(options: Options, batch: list[Found]) -> Scan:
     result = Scan()
     texts: dict[str, str] = {}
     for found in batch:

@@ -20,10 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from starcoder.corpus.document import Document
-from starcoder.pii.contents import CHANGED, Tally, share_out
+from starcoder.pii.contents import CHANGED, Tally
 from starcoder.pii.detectors import open_detector
 from starcoder.pii.redact_parquet import redact_parquet
 from starcoder.pii.redaction import PYTHON, Redactor, parses, redact, redactable
+from starcoder.processes import share_out
 from tests.benchmarks.bench_corpus import installed_documents, read_again
 
 Row = tuple[str, str, str]

@@ -19,12 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from starcoder.errors import UserError
-from starcoder.pii.contents import NoText, decode, language_of, redact_contents, share_out
+from starcoder.pii.contents import NoText, decode, language_of, redact_contents
 from starcoder.pii.detectors import open_detector
 from starcoder.pii.entity import Detector, Entity
 from starcoder.pii.redact import redact, redact_folder
 from starcoder.pii.redact_parquet import redact_parquet
 from starcoder.pii.redaction import Redactor
+from starcoder.processes import share_out
 from tests.conftest import ROOT, Command
 
 MAIL, ADDRESS = "ada@lovelace.org", "93.184.216.34"

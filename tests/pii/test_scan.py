@@ -1,11 +1,15 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from starcoder.cli import run
 from starcoder.errors import UserError
-from starcoder.pii.scan import Leaks
+from starcoder.pii import scan as scanning
+from starcoder.pii.entity import LABELS
+from starcoder.pii.files import Found
+from starcoder.pii.scan import Leaks, Options, Scan
 from tests.pages import Page
 
 EMAIL = "ada.lovelace@analytical-engine.org"
@@ -119,6 +123,18 @@ def test_workers_find_the_same_in_the_same_order(tmp_path: Path, capsys: pytest.
     together, _ = scan(capsys, tmp_path, "--workers", "2", "--format", "json")
     assert alone == together
     assert len(json.loads(alone)["findings"]) == 150
+
+
+def die(_options: Options, _batch: list[Found]) -> Scan:
+    os._exit(1)
+
+
+def test_a_process_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [Found(tmp_path, str(number), 0, "binary") for number in range(70)]
+    options = Options(None, "cpu", frozenset(LABELS), False, False)
+    monkeypatch.setattr(scanning, "_scan_batch", die)
+    with pytest.raises(UserError, match="died, perhaps for want of memory; run again with fewer workers"):
+        scanning.scan_files(files, options, 2)
 
 
 @pytest.mark.parametrize(
