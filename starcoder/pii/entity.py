@@ -61,6 +61,11 @@ def first_come(entities: Iterable[Entity]) -> list[Entity]:
     return kept
 
 
+def split_labels(names: str) -> list[str]:
+    """The labels that an option lists, separated by commas, in any case."""
+    return [name.strip().upper() for name in names.split(",") if name.strip()]
+
+
 def check_labels(labels: Sequence[str]) -> frozenset[str]:
     """Return `labels` as a set.
 

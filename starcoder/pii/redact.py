@@ -27,6 +27,7 @@ from starcoder.pii.contents import (
     language_of,
     redact_contents,
 )
+from starcoder.pii.entity import split_labels
 from starcoder.pii.redaction import REDACTED, SALT, Redactor, check_redacted, describe
 from starcoder.processes import share_out
 from starcoder.storage import atomic_file, atomic_folder
@@ -62,8 +63,8 @@ def redact(
         source: A folder, or a parquet file.
         output: Where the copy goes: a new or an empty folder outside of the source, or a new file.
         in_place: Change the source itself; the history in its `.git` is not touched.
-        model: Folder, or repository on the Hub, of a model that finds names and passwords too; by default rules alone
-            find e-mail addresses, IP addresses and keys.
+        model: Folder, or repository on the Hub, of a model that finds names, and more passwords; by default rules
+            alone find e-mail addresses, IP addresses, keys, and passwords that have a form.
         labels: What to redact, separated by commas.
         column: The column of a parquet file that holds the texts.
         language: The column that names their programming language, if there is one: what is Python still parses.
@@ -79,7 +80,7 @@ def redact(
     """
     from starcoder.pii.detectors import open_detector
 
-    wanted = [label.strip().upper() for label in labels.split(",") if label.strip()]
+    wanted = split_labels(labels)
     if (workers is not None and workers < 1) or max_file_bytes < 1:
         raise UserError("workers and max_file_bytes must be at least 1")
     target = _target(source, output, in_place)

@@ -18,7 +18,7 @@ from starcoder.corpus.document import Rejection
 from starcoder.errors import UserError
 from starcoder.pii.baseline import read_baseline, write_baseline
 from starcoder.pii.detectors import open_detector
-from starcoder.pii.entity import LABELS, Detector, Entity, check_labels
+from starcoder.pii.entity import LABELS, Detector, Entity, check_labels, split_labels
 from starcoder.pii.files import Found, find_files, read_text
 from starcoder.pii.findings import Finding, findings_of, line_starts
 from starcoder.pii.redaction import redactable
@@ -89,7 +89,7 @@ def scan(
     output: Path | None = None,
     model: str | None = None,
     device: str = "auto",
-    labels: list[str] | None = None,
+    labels: str = ",".join(LABELS),
     baseline: Path | None = None,
     update_baseline: Path | None = None,
     everything: bool = False,
@@ -107,9 +107,9 @@ def scan(
         format: How to report: for reading, for programs, or as a page with the findings in their lines.
         output: File to write the report to, instead of the terminal; a page needs one.
         model: Folder or Hub repository of a NER model, such as `starcoder pii train` writes or bigcode/starpii, which
-            adds names and passwords to what the rules find.
+            adds names, user names and more passwords to what the rules find.
         device: Where the model runs: cpu, cuda, or auto.
-        labels: Labels to report: NAME, EMAIL, USERNAME, KEY, IP_ADDRESS, PASSWORD; all when not given.
+        labels: What to report, separated by commas.
         baseline: File of accepted findings, which are not reported.
         update_baseline: File to write all findings to as accepted; the exit code is then 0.
         everything: Report what redaction leaves alone too: user names, private addresses, short or readable keys.
@@ -127,7 +127,8 @@ def scan(
         raise UserError("--max_file_bytes and --workers are at least 1")
     if not paths:
         raise UserError("name files or folders: starcoder pii scan PATH …")
-    wanted = check_labels(labels) if labels else frozenset(LABELS)
+    if not (wanted := check_labels(split_labels(labels))):
+        raise UserError(f"--labels names none; labels are {', '.join(LABELS)}")
     accepted = read_baseline(baseline) if baseline else frozenset()
     options = Options(model, device, wanted, everything, show)
     result = scan_files(find_files(paths, max_file_bytes), options, workers or (1 if model else os.cpu_count() or 1))

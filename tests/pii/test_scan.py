@@ -49,7 +49,7 @@ def test_findings_are_told_by_place_and_masked(code: Path, capsys: pytest.Captur
 
 
 def test_several_paths_and_values_as_they_are(code: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told, _ = scan(capsys, code / "sub", code / "a.py", "--show", "--labels", '["EMAIL"]')
+    told, _ = scan(capsys, code / "sub", code / "a.py", "--show", "--labels", "email")
     assert told.splitlines()[0] == f"{code}/a.py:1:6: EMAIL # By [{EMAIL}]"
     assert KEY not in told
 
@@ -141,7 +141,8 @@ def test_a_process_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere does not exist"),
-        ([".", "--labels", '["PHONE"]'], "no label PHONE; labels are NAME, EMAIL"),
+        ([".", "--labels", "PHONE"], "no label PHONE; labels are NAME, EMAIL"),
+        ([".", "--labels", " ,"], "--labels names none; labels are NAME, EMAIL"),
         ([".", "--format", "html"], "--format html needs --output FILE"),
         ([".", "--baseline", "nowhere.json"], "nowhere.json cannot be read"),
         ([".", "--workers", "0"], "at least 1"),
