@@ -167,7 +167,8 @@ class Place:
 
     def _is_in_config(self, end: int, is_sure: bool) -> bool:
         """Whether the lines around are configuration, too, and, for a value that could be any word, of an account."""
-        above = self.text[max(0, self.start - _AROUND) : self.start].split("\n")[1:-1][-3:]
+        whole = 0 if self.start <= _AROUND else 1  # the first line of the stretch may be cut
+        above = self.text[max(0, self.start - _AROUND) : self.start].split("\n")[whole:-1][-3:]
         below = self.text[end : end + _AROUND].split("\n")[1:][:3]
         lines = [line for line in above + below if line.strip()]
         told = any(line.startswith("[") or _SOMEBODY.search(line) for line in lines)

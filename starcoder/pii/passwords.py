@@ -19,7 +19,7 @@ from starcoder.pii.password_places import QUOTED, Place
 
 _PASS = re.compile(r"pass(?![ \t]*\n|ed\b|ing\b|es\b|ive)")
 _WORDS = (
-    *("pwd", "pw", "pword", "clave", "senha", "contrase", "wachtw", "kennwort", "senord", "parola", "mdp"),
+    *("pw", "clave", "senha", "contrase", "wachtw", "kennwort", "senord", "parola", "mdp"),
     *("hasło", "haslo", "heslo", "salasana", "jelsz", "sifre", "şifre", "adgangskode", "пароль", "密码", "パスワード"),
 )
 """What names of passwords hold, in lower case, besides "pass"."""

@@ -62,6 +62,11 @@ FOUND = (  # the password stands between « and »
     "requirepass «hunter2»",
     'auth=("ann", "«hunter2»")',
     "HTTPBasicAuth('ann', '«hunter2»')",
+    "AUTH = ('ann', '«hunter2»')",
+    'new UsernamePasswordCredentials("ann", "«hunter2»")',
+    'mysql_real_connect(con, "localhost", "ann", "«hunter2»", "db", 0, NULL, 0)',
+    "mysqli_connect('localhost', 'ann', '«hunter2»')",
+    "create user ann identified by '«hunter2»';",
     'client.login("ann", "«hunter2»")',
     'user.set_password("«hunter2»")',
     "assert user.check_password('«hunter2»')",
@@ -72,6 +77,7 @@ FOUND = (  # the password stands between « and »
     '"host=10.0.0.1 dbname=x user=y password=«hunter2»"',
     "jdbc:mysql://h:3306/x?user=y&password=«hunter2»",
     "docker run -e POSTGRES_PASSWORD=«hunter2» -d postgres",
+    "user = ann\npassword = «hunter2»",
     "DB_PASSWORD=«hunter2»",
     "export DB_PASSWORD=«hunter2»",
     "PGPASSWORD=«hunter2» psql -h x",
@@ -176,6 +182,36 @@ NOT_FOUND = (
     "if x:\n    user = foo\nelse:\n    password = default\n",
     "f(\n    user=user,\n    password=passwd2\n)",
     "pass\npass\n",
+    "self.user = ann\npassword = hunter2\n",
+    "user = ann;\npassword = hunter2\n",
+    "[db]\nuser = ann\npassword = Settings.db_pw1\n",
+)
+
+
+NAMES = (
+    *("password", "passwd", "passwort", "passphrase", "kennwort", "mot_de_passe", "senha", "contraseña", "contrasenya"),
+    *(
+        "wachtwoord",
+        "lösenord",
+        "losenord",
+        "hasło",
+        "haslo",
+        "heslo",
+        "salasana",
+        "jelszó",
+        "jelszo",
+        "şifre",
+        "sifre",
+    ),
+    *("adgangskode", "пароль", "密码", "パスワード", "pass", "pw", "pwd", "pword", "clave", "parola", "mdp", "db_pass"),
+)
+NO_VALUES = (  # each is known by one guard alone
+    *("replace-this", "placeholder1", "redacted!", "removed!", "masked!", "censored!", "hidden!", "mail@example9"),
+    *("your-9", "a9_here", "a9-here", "todo!", "fixme!", "insert-9", "enter-9", "fill-9", "must-9", "should-9"),
+    *("donot9", "{a1", "<a1", "a1{", "a1$(b", "a1$[b", "$1", "a1$abc", "a1$ABC", "%ABC%1", "a1#[b", "a1@@b", "&a1"),
+    *("%A1", "@Ab.c", ":a1", "__a1__", "*" + "0123456789ABCDEF0123456789ABCDEF01234567", "C:\\a1", "a1/b1", "a1.pem"),
+    *("a.b1", "a1(b", "a1[b", "AbcDef", "ABC_DEF", "a1-9()9", "a1!::9", "a1!->9", "a1!=>9", "a1.b:c", "^a1$", ".*a1"),
+    *("a1!(?9", "-1[^9", "a1![0-9", "a1!.*", ",a1", "=a1", "a1!(", "a1!:", "9a=", ".ab", "--ab", "-Ab1=9", "ab_cd_ef"),
 )
 
 
@@ -194,6 +230,23 @@ def test_a_password_is_found_and_nothing_around_it(marked: str) -> None:
 @pytest.mark.parametrize("text", NOT_FOUND)
 def test_what_is_no_password_is_left_alone(text: str) -> None:
     assert found(text) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_is_looked_for(name: str) -> None:
+    assert found(f'{name} = "hunter2"') == ["hunter2"]
+
+
+@pytest.mark.parametrize("value", NO_VALUES)
+def test_what_is_no_password_whatever_its_name(value: str) -> None:
+    assert not may_be_password(value)
+    assert may_be_password("a1!") and may_be_password("a1-9-b!")
+
+
+def test_a_name_that_means_other_things_too_needs_a_value_that_looks_like_a_password() -> None:
+    assert found('pass = "shadow"') == []
+    assert found('pass = "shadow1"') == ["shadow1"]
+    assert found('db_pass = "shadow"') == ["shadow"]
 
 
 @pytest.mark.parametrize("marked", FOUND)
@@ -225,13 +278,26 @@ def test_a_rule_counts_more_than_the_model() -> None:
     assert combine([rule], [model]) == [rule]
 
 
-@pytest.mark.parametrize("name", ["password", "DBPassword", "dbPasswd", "user_pass", "my-pwd", "Passwort2", "sshpass"])
+@pytest.mark.parametrize(
+    "name", ["password", "DBPassword", "dbPasswd", "user_pass", "my-pwd", "Passwort2", "sshpass", "sftpPw", "a.pw"]
+)
 def test_names_of_passwords(name: str) -> None:
     assert is_password_name(snake(name))
 
 
 @pytest.mark.parametrize(
-    "name", ["bypass", "password_file", "has_password", "passThrough", "n_passes", "powder", "upwd"]
+    "name",
+    [
+        "bypass",
+        "password_file",
+        "has_password",
+        "passThrough",
+        "n_passes",
+        "powder",
+        "upwd",
+        "resetPassword",
+        "reset.pw",
+    ],
 )
 def test_other_names(name: str) -> None:
     assert not is_password_name(snake(name))
