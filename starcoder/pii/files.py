@@ -1,5 +1,6 @@
 """The files that a command was pointed at, and their texts; what cannot be read is told, and stops nothing."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from starcoder.corpus.filters import decode
 from starcoder.corpus.sources.files import File
 from starcoder.corpus.sources.folder import Tree
 from starcoder.errors import UserError
+
+_HISTORY = re.compile(r"\.git")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +31,8 @@ class Found:
     problem: str = ""
 
 
-def find_files(paths: Iterable[Path], max_bytes: int) -> Iterator[Found]:
-    """The files that `paths` name or hold: of a checkout of git those that it tracks, of other folders all.
+def find_files(paths: Iterable[Path], max_bytes: int) -> list[Found]:
+    """The files that `paths` name or hold, each once: of a checkout of git those that it tracks, of other folders all.
 
     Args:
         paths: Files and folders.
@@ -38,14 +41,7 @@ def find_files(paths: Iterable[Path], max_bytes: int) -> Iterator[Found]:
     Raises:
         UserError: One of the paths does not exist.
     """
-    for path in paths:
-        if path.is_dir():
-            for file in Tree(path).files():
-                yield _found(path / file.path, (path / file.path).as_posix(), file, max_bytes)
-        elif path.exists() or path.is_symlink():
-            yield _found(path, path.as_posix(), _named(path), max_bytes)
-        else:
-            raise UserError(f"{path} does not exist")
+    return list({found.name: found for path in paths for found in _below(path, max_bytes)}.values())
 
 
 def read_text(found: Found) -> str | Rejection:
@@ -56,6 +52,16 @@ def read_text(found: Found) -> str | Rejection:
         return decode(found.path.read_bytes())
     except OSError as error:
         return Rejection("unreadable", error.strerror or "")
+
+
+def _below(path: Path, max_bytes: int) -> Iterator[Found]:
+    if path.is_dir():
+        for file in Tree(path).files(_HISTORY):
+            yield _found(path / file.path, (path / file.path).as_posix(), file, max_bytes)
+    elif path.exists() or path.is_symlink():
+        yield _found(path, path.as_posix(), _named(path), max_bytes)
+    else:
+        raise UserError(f"{path} does not exist")
 
 
 def _found(path: Path, name: str, file: File, max_bytes: int) -> Found:

@@ -99,8 +99,8 @@ def scan(
 ) -> None:
     """Find personal data and secrets in files; exits with 1 when there are any.
 
-    Of a checkout of git the tracked files are read, of other folders all. A finding is what `starcoder pii redact`
-    would replace. A line with `pragma: allowlist secret` is passed over. Values are masked in every format.
+    Of a checkout of git the tracked files are read, of other folders all but `.git`. A finding is what `starcoder pii
+    redact` would replace. A line with `pragma: allowlist secret` is passed over. Values are masked in every format.
 
     Args:
         paths: Files and folders, as many as you like.

@@ -21,6 +21,14 @@ def test_a_folder_is_walked_and_links_are_not_followed(tmp_path: Path) -> None:
     assert names(tmp_path) == {"a.py": "", "b.txt": "larger than 1,000 bytes", "link": "link"}
 
 
+def test_what_a_corpus_leaves_out_is_read_and_nothing_twice(tmp_path: Path) -> None:
+    for folder in ("site-packages", "x.egg-info", ".git/hooks"):
+        (tmp_path / "code" / folder).mkdir(parents=True)
+        (tmp_path / "code" / folder / f"{len(folder)}.py").write_text("x = 1\n")
+    found = find_files([tmp_path / "code", tmp_path / "code" / "site-packages", tmp_path / "code"], 1000)
+    assert sorted(file.path.name for file in found) == ["10.py", "13.py"]
+
+
 def test_of_a_checkout_the_tracked_files_are_read(tmp_path: Path) -> None:
     for name in ("tracked.py", "other.py"):
         (tmp_path / name).write_text("x = 1\n")

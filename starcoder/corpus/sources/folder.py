@@ -112,14 +112,18 @@ class Tree:
         """The revision of HEAD; empty when there is none."""
         return self._git("rev-parse", "--verify", "--quiet", "HEAD^{commit}") or ""
 
-    def files(self) -> list[File]:
-        """What git tracks and is there; all that is there when git does not know."""
+    def files(self, skipped: re.Pattern[str] = SKIPPED) -> list[File]:
+        """What git tracks and is there; all that is there when git does not know.
+
+        Args:
+            skipped: Names of files and folders to leave out.
+        """
         listing = self._git("ls-files", "-z")
         if listing is None:
-            return walk(self.root)
+            return walk(self.root, skipped)
         tracked = set(listing.split("\0"))
         tracked |= {str(parent) for path in tracked for parent in PurePosixPath(path).parents}
-        return walk(self.root, wanted=tracked.__contains__)
+        return walk(self.root, skipped, tracked.__contains__)
 
     def licenses(self, files: list[File], license: str | None) -> RepositoryLicenses:
         """What `license`, or else the metadata, and the licence files among `files` say."""
