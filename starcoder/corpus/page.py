@@ -4,9 +4,7 @@ Names and texts of a corpus come from strangers. They are escaped; no script but
 page allows that one by its hash; and what does not print is written as its escape.
 """
 
-import base64
 import difflib
-import hashlib
 import heapq
 import json
 from collections.abc import Sequence
@@ -15,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, PackageLoader
 
 from starcoder.corpus.inspect import redactions
 from starcoder.corpus.redaction import describe
 from starcoder.corpus.sampling import random_key
 from starcoder.corpus.survey import Row, Survey, balance, collect
+from starcoder.pages import page_environment
 from starcoder.storage import atomic_file
 from starcoder.text import visible
 
@@ -56,15 +54,10 @@ def render(survey: Survey, samples: int, seed: int) -> str:
         ),
     }
     count = sum(len(rows) for group in groups.values() for rows in group.values())
-    environment = Environment(
-        loader=PackageLoader("starcoder.corpus"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = page_environment("starcoder.corpus")
     environment.filters |= {
-        "n": "{:,}".format,
         "mb": lambda size: f"{size / 1e6:,.2f}",
-        "visible": visible,
         "json": json.dumps,
-        "csp_hash": lambda script: base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "excerpt": partial(_excerpt, characters=min(_SAMPLE_CHARACTERS, PAGE_CHARACTERS // max(1, count))),
     }
     return environment.get_template("corpus.html").render(

@@ -4,7 +4,6 @@ Prompts, completions and outputs come from strangers and from programs that they
 the page's own can run, because the page allows that one by its hash; and what does not print is written as its escape.
 """
 
-import base64
 import hashlib
 import heapq
 from collections.abc import Iterable
@@ -12,10 +11,9 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
-
 from starcoder.evaluation import report, tables
 from starcoder.evaluation.results import Results, Sample
+from starcoder.pages import page_environment
 from starcoder.text import visible
 
 OF_EACH_VERDICT = 20
@@ -34,15 +32,8 @@ def render(results: Results, samples: Iterable[Sample]) -> str:
     """Return the page as HTML; the parameters are those of `write_report`."""
     chosen = choose(samples)
     characters = _fair_length([len(text) for sample in chosen for text in _texts(sample, CHARACTERS).values()])
-    environment = Environment(
-        loader=PackageLoader("starcoder.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "n": "{:,}".format,
-        "visible": visible,
-        "plain": report.plain,
-        "csp_hash": lambda script: base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    }
+    environment = page_environment("starcoder.evaluation")
+    environment.filters["plain"] = report.plain
     return environment.get_template("evaluation.html").render(
         results=results,
         report=report,

@@ -1,7 +1,5 @@
 """How a scan tells what it found: lines to read, JSON for programs, a page with the findings marked in their lines."""
 
-import base64
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -38,20 +36,20 @@ def as_json(scan: "Scan") -> str:
 
 def as_html(scan: "Scan") -> str:
     """One page that needs nothing else; what strangers wrote is escaped, and no script but the page's own can run."""
-    from jinja2 import Environment, PackageLoader
+    from starcoder.pages import page_environment
 
-    environment = Environment(
-        loader=PackageLoader("starcoder.pii"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "n": "{:,}".format,
-        "visible": visible,
-        "csp_hash": lambda script: base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    }
     shown = scan.findings[:MOST_ON_A_PAGE]
     files = {path: list(group) for path, group in groupby(shown, lambda finding: finding.path)}
-    return environment.get_template("scan.html").render(
-        scan=scan, files=files, left_out=len(scan.findings) - len(shown), reasons=_reasons(scan), summary=_summary(scan)
+    return (
+        page_environment("starcoder.pii")
+        .get_template("scan.html")
+        .render(
+            scan=scan,
+            files=files,
+            left_out=len(scan.findings) - len(shown),
+            reasons=_reasons(scan),
+            summary=_summary(scan),
+        )
     )
 
 

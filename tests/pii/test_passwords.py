@@ -240,7 +240,6 @@ def test_every_name_is_looked_for(name: str) -> None:
 @pytest.mark.parametrize("value", NO_VALUES)
 def test_what_is_no_password_whatever_its_name(value: str) -> None:
     assert not may_be_password(value)
-    assert may_be_password("a1!") and may_be_password("a1-9-b!")
 
 
 def test_a_name_that_means_other_things_too_needs_a_value_that_looks_like_a_password() -> None:
