@@ -62,12 +62,6 @@ class Scores:
         """All labels together (the micro average)."""
         return sum(self.by_label.values(), Score())
 
-    @property
-    def macro_f1(self) -> float:
-        """Mean F1 of the labels that occur, or were wrongly found."""
-        seen = [score.f1 for score in self.by_label.values() if score != Score()]
-        return sum(seen) / max(1, len(seen))
-
 
 def is_hit(found: Entity, true: Entity) -> bool:
     """Whether `found` counts as `true`."""

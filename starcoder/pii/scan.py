@@ -215,7 +215,8 @@ def _detector(model: str | None, device: str) -> Detector:
 
 def _write(report: str, output: Path | None) -> None:
     if output is None:
-        sys.stdout.write(report)
+        encoding = sys.stdout.encoding or "utf-8"  # of a pipe it may not have all letters
+        sys.stdout.write(report.encode(encoding, "backslashreplace").decode(encoding))
         return
     with atomic_file(output) as partial:
         partial.write_text(report, encoding="utf-8")

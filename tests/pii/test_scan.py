@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,15 @@ def test_several_paths_and_values_as_they_are(code: Path, capsys: pytest.Capture
 def test_paths_may_come_last_as_hooks_have_them(code: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told, _ = scan(capsys, "--show", "--", code / "sub", code / "a.py")
     assert told.splitlines()[0] == f"{code}/a.py:1:6: EMAIL # By [{EMAIL}]"
+
+
+def test_what_the_terminal_cannot_write_is_escaped(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(f"# é {EMAIL}\n")
+    program = f"from starcoder.cli import main; main(['pii', 'scan', {str(tmp_path)!r}])"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "EMAIL # \\xe9 [***]" in done.stdout
 
 
 def test_what_redaction_leaves_is_told_on_request(code: Path, capsys: pytest.CaptureFixture[str]) -> None:
