@@ -123,6 +123,9 @@ def scan(
     """
     if format == "html" and output is None:
         raise UserError("--format html needs --output FILE")
+    for file in (output, update_baseline):
+        if file and file.is_dir():
+            raise UserError(f"{file} is a folder: name a file to write")
     if max_file_bytes < 1 or (workers is not None and workers < 1):
         raise UserError("--max_file_bytes and --workers are at least 1")
     if not paths:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from starcoder.errors import UserError
 from starcoder.pii.baseline import read_baseline, write_baseline
 from starcoder.pii.entity import Entity
-from starcoder.pii.findings import Finding, findings_of, fingerprint, mask
+from starcoder.pii.findings import findings_of, fingerprint, mask
 
 TEXT = "import x\n\nserver = '10.20.30.40', 'ada@lovelace.org'  # é\n"
 ADDRESS = Entity(TEXT.index("10."), TEXT.index("40'") + 2, "IP_ADDRESS", 1.0, "address")
@@ -91,5 +91,9 @@ def test_what_is_no_baseline_is_told(tmp_path: Path, content: object) -> None:
         read_baseline(tmp_path / "b.json")
 
 
-def test_findings_sort_as_they_stand() -> None:
-    assert isinstance(findings_of("a", TEXT, [], [EMAIL], show=False)[0], Finding)
+def test_an_entity_of_several_lines_is_masked_whole_and_has_its_first_line() -> None:
+    text = "a\nkey = '12\n34\n56'  # b\nc"
+    key = Entity(text.index("12"), text.index("56") + 2, "KEY")
+    (finding,) = findings_of("a", text, [key], [key], show=False)
+    assert (finding.line, finding.column) == (2, 8)
+    assert (finding.before, finding.value, finding.after) == ("key = '", "***", "'  # b")

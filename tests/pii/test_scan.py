@@ -157,6 +157,8 @@ def test_a_process_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
         ([".", "--format", "html"], "--format html needs --output FILE"),
         ([".", "--baseline", "nowhere.json"], "nowhere.json cannot be read"),
         ([".", "--workers", "0"], "at least 1"),
+        ([".", "--output", "."], "^. is a folder: name a file to write"),
+        ([".", "--update_baseline", "."], "^. is a folder: name a file to write"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], message: str) -> None:
