@@ -121,15 +121,11 @@ def scan(
         UserError: A path, label, model or baseline does not exist or cannot be what it should be.
         Leaks: There are findings.
     """
-    if format == "html" and output is None:
-        raise UserError("--format html needs --output FILE")
-    for file in (output, update_baseline):
-        if file and file.is_dir():
-            raise UserError(f"{file} is a folder: name a file to write")
-    if max_file_bytes < 1 or (workers is not None and workers < 1):
-        raise UserError("--max_file_bytes and --workers are at least 1")
     if not paths:
         raise UserError("name files or folders: starcoder pii scan PATH …")
+    if max_file_bytes < 1 or (workers is not None and workers < 1):
+        raise UserError("--max_file_bytes and --workers are at least 1")
+    _check_outputs(format, output, update_baseline)
     if not (wanted := check_labels(split_labels(labels))):
         raise UserError(f"--labels names none; labels are {', '.join(LABELS)}")
     accepted = read_baseline(baseline) if baseline else frozenset()
@@ -146,6 +142,14 @@ def scan(
     if result.findings:
         counts = ", ".join(f"{count:,} {label}" for label, count in result.counts.items())
         raise Leaks(f"{counts} in {len({finding.path for finding in result.findings}):,} files")
+
+
+def _check_outputs(format: str, output: Path | None, baseline: Path | None) -> None:
+    if format == "html" and output is None:
+        raise UserError("--format html needs --output FILE")
+    for file in (output, baseline):
+        if file and file.is_dir():
+            raise UserError(f"{file} is a folder: name a file to write")
 
 
 def scan_files(files: Iterable[Found], options: Options, workers: int = 1) -> Scan:
