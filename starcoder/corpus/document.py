@@ -184,7 +184,7 @@ def read_shard(path: Path) -> Iterator[Document]:
             if not shard.schema_arrow.equals(SCHEMA):
                 raise UserError(f"{path} does not hold documents of this version: build the corpus again")
             for group in range(shard.num_row_groups):
-                yield from map(_from_row, shard.read_row_group(group).to_pylist())
+                yield from map(from_row, shard.read_row_group(group).to_pylist())
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} is corrupt ({str(error).splitlines()[0]}): build the corpus again") from error
 
@@ -223,7 +223,8 @@ def _to_row(document: Document) -> dict[str, Any]:
     return row
 
 
-def _from_row(row: dict[str, Any]) -> Document:
+def from_row(row: dict[str, Any]) -> Document:
+    """The document of a row of a shard."""
     row["rejection"] = row["rejection"] and Rejection(**row["rejection"])
     row["licenses"] = tuple(row["licenses"])
     row["marks"] = tuple(Mark(**mark) for mark in row["marks"])
