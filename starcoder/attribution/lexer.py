@@ -1,0 +1,94 @@
+"""The tokens of code in any language, on the view of a text in which white space hides nothing (paper §8).
+
+A token is a run of letters, digits and underscores (identifiers, keywords, numbers, the words of strings and comments),
+or any other single character but white space: `x+=10.5` is `x`, `+`, `=`, `10`, `.`, `5`. That needs no grammar, and a
+piece of code has the same tokens wherever it stands: in a file, or alone.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from starcoder.attribution.squeezed import Squeezed, characters, code_points, squeeze
+
+# Odd, so that it has an inverse modulo 2^64: the hash of a piece follows from sums over the whole text.
+_BASE = 0x9E3779B97F4A7C15
+_INVERSE = pow(_BASE, -1, 2**64)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of a text.
+
+    Attributes:
+        view: The text without superfluous white space.
+        starts: Where each token begins in the view's text, int64 of shape (T,).
+        ends: Where each of them ends there, of the same shape.
+    """
+
+    view: Squeezed
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def texts(self) -> list[str]:
+        """The tokens themselves."""
+        return [self.view.text[a:b] for a, b in zip(self.starts.tolist(), self.ends.tolist(), strict=True)]
+
+    def piece(self, first: int, end: int) -> str:
+        """The view's text from token `first` to before token `end`, at least one."""
+        return self.view.text[self.starts[first] : self.ends[end - 1]]
+
+    def original(self, first: int, end: int) -> tuple[int, int]:
+        """Start and end in the original text of the tokens from `first` to before `end`, at least one."""
+        return self.view.original(int(self.starts[first]), int(self.ends[end - 1]))
+
+    def hashes(self, length: int = 1) -> NDArray[np.uint64]:
+        """A hash for every sequence of `length` tokens, of the characters from its start to its end.
+
+        Equal pieces of equal or different texts have equal hashes, in this and any other process. They are not made
+        to resist somebody who looks for two pieces with the same one.
+
+        Returns:
+            uint64 of shape (T - length + 1,), or of no elements.
+        """
+        count = max(0, len(self) - length + 1)
+        starts, ends = self.starts[:count], self.ends[len(self) - count :]
+        sums, inverses = self._sums
+        return _mixed((sums[ends] - sums[starts]) * inverses[starts] + (ends - starts).astype(np.uint64))
+
+    @cached_property
+    def _sums(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Σ c·B^i of the characters before each place of the view's text, and B^-i."""
+        codes = code_points(self.view.text)
+        terms = (_mixed(codes.astype(np.uint64)) * _powers(_BASE, len(codes))).cumsum(dtype=np.uint64)
+        return np.concatenate((np.zeros(1, np.uint64), terms)), _powers(_INVERSE, len(codes) + 1)
+
+
+def lex(text: str) -> Tokens:
+    """The tokens of a text."""
+    view = squeeze(text)
+    codes = code_points(view.text)
+    word = characters(r"\w")[codes]
+    other = ~word & ~characters(r"\s")[codes]
+    starts, ends = word | other, word | other
+    starts[1:] &= ~(word[1:] & word[:-1])
+    ends[:-1] &= ~(word[1:] & word[:-1])
+    return Tokens(view, np.flatnonzero(starts), np.flatnonzero(ends) + 1)
+
+
+def _powers(base: int, count: int) -> NDArray[np.uint64]:
+    factors = np.full(count, base, dtype=np.uint64)
+    factors[:1] = 1
+    return factors.cumprod(dtype=np.uint64)
+
+
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Every bit of each value spread over all 64 (the end of SplitMix64): sums modulo 2^64 mix the low ones little."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

@@ -1,0 +1,210 @@
+"""How telling a verbatim span is: what it says that code does not say anyway, and how few repositories say it (§8).
+
+    surprise = -log p(t_1) - Σ log p(t_i | t_i-1)        in nats, over the tokens of the span
+    p(t_i | t_i-1) = 3/4 · c(t_i-1 t_i) / c(t_i-1) + 1/4 · p(t_i)        p(t) = c(t) / tokens of the corpus
+    rarity = 1 / (1 + log2 of the repositories that have it)
+    rank = surprise · rarity
+
+Pairs of tokens, since what is most common in code, such as `if __name__ == "__main__":`, is made of tokens that are
+rare but for there. Spans of 12 tokens of code from repositories outside the corpus were told apart, those that stand in
+the corpus from those that do not, with an area under the curve of 0.90 by pairs, 0.80 by single tokens, 0.76 by length.
+"""
+
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from math import log2
+from pathlib import Path
+from typing import NamedTuple, Self
+from zipfile import BadZipFile
+from zlib import error as ZlibError
+
+import numpy as np
+from numpy.typing import NDArray
+
+from starcoder.attribution.lexer import Tokens, lex
+from starcoder.attribution.spans import Span
+from starcoder.errors import UserError
+from starcoder.storage import atomic_file
+
+CAPACITY = 2**20
+_PAIRS = 0.75
+_UNSEEN = 0.5
+_PENDING = 2**22
+_VERSION = 1
+
+Floats = NDArray[np.float64]
+
+
+class _Table(NamedTuple):
+    """Counts by hash.
+
+    Attributes:
+        keys: Hashes, uint64 of shape (N,), ascending.
+        counts: How often each is seen, int64.
+        marks: One bit of 64 for every repository that has it, uint64: a sketch of how many there are.
+    """
+
+    keys: NDArray[np.uint64]
+    counts: NDArray[np.int64]
+    marks: NDArray[np.uint64]
+
+    def at(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """Counts and marks of some hashes, 0 for those that are not here."""
+        if not len(self.keys):
+            return np.zeros(len(keys), np.int64), np.zeros(len(keys), np.uint64)
+        place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        known = self.keys[place] == keys
+        return np.where(known, self.counts[place], 0), np.where(known, self.marks[place], np.uint64(0))
+
+    def take(self, rows: NDArray[np.int64]) -> "_Table":
+        """Some rows."""
+        return _Table(self.keys[rows], self.counts[rows], self.marks[rows])
+
+
+_EMPTY = _Table(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.uint64))
+
+
+class Frequencies:
+    """How often each token, and each pair of neighbours, stands in a corpus, and in about how many repositories.
+
+    Tokens are known by their hashes alone: no text can be read from the counts. The most frequent tokens, and pairs,
+    are kept. A token that is not there counts half, or, when some were cut, as much as the rarest that was kept; a pair
+    that is not there does not count.
+
+    Args:
+        capacity: How many tokens, and how many pairs, are kept at most.
+    """
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self.capacity = capacity
+        self.total = 0
+        self._floor = _UNSEEN
+        self._tables = [_EMPTY, _EMPTY]
+        self._pending: list[list[_Table]] = [[], []]
+        self._waiting = 0
+
+    def add(self, text: str, repository: str) -> None:
+        """Count a document of a repository."""
+        tokens = lex(text)
+        mark = np.uint64(1 << blake2b(repository.encode(errors="surrogatepass"), digest_size=1).digest()[0] % 64)
+        self.total += len(tokens)
+        for length, pending in enumerate(self._pending, 1):
+            keys, counts = np.unique(tokens.hashes(length), return_counts=True)
+            pending.append(_Table(keys, counts, np.full(len(keys), mark)))
+            self._waiting += len(keys)
+        if self._waiting > _PENDING:
+            self._settle()
+
+    def merge(self, other: Self) -> None:
+        """Add the counts of other documents, such as those of another shard."""
+        other._settle()
+        self.total += other.total
+        self._floor = max(self._floor, other._floor)
+        for pending, table in zip(self._pending, other._tables, strict=True):
+            pending.append(table)
+        self._settle()
+
+    def repositories(self, token: str) -> float:
+        """About how many repositories have a token: near the truth up to 100 (linear counting), 266 at most."""
+        self._settle()
+        _, marks = self._tables[0].at(lex(token).hashes()[:1])
+        free = 64 - sum(int(mark).bit_count() for mark in marks)
+        return -64 * float(np.log(max(free, 1) / 64))
+
+    def nats(self, tokens: Tokens) -> tuple[Floats, Floats]:
+        """-log p of each token of a text alone, and of each after the one before it, of shape (T,) and (T - 1,)."""
+        self._settle()
+        single, pair = (table.at(tokens.hashes(length))[0] for length, table in enumerate(self._tables, 1))
+        alone = np.maximum(single, self._floor) / max(self.total, 1)
+        after = _PAIRS * pair / np.maximum(single[:-1], 1) + (1 - _PAIRS) * alone[1:]
+        return -np.log(np.minimum(alone, 1)), -np.log(np.minimum(after, 1))
+
+    def save(self, path: Path) -> None:
+        """Write the counts to a file, which appears whole or not at all."""
+        self._settle()
+        columns = {f"{name}{n}": column for n, t in enumerate(self._tables) for name, column in t._asdict().items()}
+        head = np.array([_VERSION, self.capacity, self.total, self._floor])
+        with atomic_file(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, head=head, **columns)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Read counts that `save` wrote.
+
+        Raises:
+            UserError: The file is missing, damaged or of another version.
+        """
+        try:
+            with np.load(path) as file:
+                version, capacity, total, floor = file["head"].tolist()
+                if version != _VERSION:
+                    raise UserError(f"{path} is of another version: make the index again")
+                tables = [_Table(*(file[f"{name}{n}"] for name in _Table._fields)) for n in range(2)]
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile, ZlibError) as error:
+            raise UserError(f"{path} holds no token counts ({str(error)[:80]}): make the index again") from error
+        found = cls(int(capacity))
+        found.total, found._floor, found._tables = int(total), floor, tables
+        return found
+
+    def _settle(self) -> None:
+        """Add what waits to the tables, and cut them to their capacity."""
+        for number, pending in enumerate(self._pending):
+            if pending:
+                self._tables[number] = self._cut(_sum([self._tables[number], *pending]), single=number == 0)
+        self._pending, self._waiting = [[], []], 0
+
+    def _cut(self, table: _Table, single: bool) -> _Table:
+        if len(table.keys) <= self.capacity:
+            return table
+        order = np.lexsort((table.keys, -table.counts))[: self.capacity]
+        if single:
+            self._floor = max(self._floor, float(table.counts[order[-1]]))
+        order.sort()
+        return table.take(order)
+
+
+def surprises(query: str, spans: Iterable[Span], frequencies: Frequencies) -> list[float]:
+    """The surprise of each span of a query, in nats."""
+    tokens = lex(query)
+    alone, after = frequencies.nats(tokens)
+    before = np.concatenate(([0.0, 0.0], after)).cumsum()[1:] if len(tokens) else np.zeros(1)
+    starts = tokens.view.places[tokens.starts]
+    found = []
+    for span in spans:
+        first, end = np.searchsorted(starts, (span.start, span.end)).tolist()
+        found.append(float(alone[first] + before[end - 1] - before[first]))
+    return found
+
+
+def model_surprises(spans: Iterable[Span], probabilities: Sequence[tuple[int, int, float]]) -> list[float]:
+    """The surprise of each span of a query by a model, in nats.
+
+    Args:
+        spans: The spans.
+        probabilities: Start, end and log-probability (natural, at most 0) of each of the model's tokens in the query.
+            A token that is partly in a span counts by the share of its characters that are.
+    """
+    starts, ends, logs = np.array(probabilities, dtype=np.float64).reshape(-1, 3).T
+    sizes = np.maximum(ends - starts, 1)
+    return [
+        float(-(np.clip(np.minimum(ends, span.end) - np.maximum(starts, span.start), 0, None) / sizes) @ logs)
+        for span in spans
+    ]
+
+
+def rarity(repositories: int) -> float:
+    """1 for a span that one repository has, 1/2 for two, 1/3 for four, …."""
+    return 1 / (1 + log2(max(repositories, 1)))
+
+
+def _sum(tables: Sequence[_Table]) -> _Table:
+    """One table with the counts of several."""
+    columns = (
+        [np.concatenate(column) for column in zip(*tables, strict=True)] if tables else [np.empty(0, np.uint64)] * 3
+    )
+    order = np.argsort(columns[0])
+    keys, counts, marks = (column[order] for column in columns)
+    first = np.flatnonzero(np.concatenate((np.ones(min(len(keys), 1), bool), keys[1:] != keys[:-1])))
+    if not len(first):
+        return _Table(keys, counts.astype(np.int64), marks)
+    return _Table(keys[first], np.add.reduceat(counts, first), np.bitwise_or.reduceat(marks, first))
