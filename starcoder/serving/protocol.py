@@ -88,7 +88,7 @@ def error_body(status: int, message: str, param: str | None = None, code: str | 
     return {"message": message, "type": kind, "param": param, "code": code}
 
 
-def _is_text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
     """Whether a string is one that UTF-8 can carry; JSON's escapes can spell others."""
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
@@ -98,9 +98,9 @@ def _are_ids(value: Any) -> bool:
 
 
 def _prompts(value: Any) -> Prompts:
-    if _is_text(value) or _are_ids(value):
+    if is_text(value) or _are_ids(value):
         return [value]
-    if isinstance(value, list) and value and (all(map(_is_text, value)) or all(map(_are_ids, value))):
+    if isinstance(value, list) and value and (all(map(is_text, value)) or all(map(_are_ids, value))):
         return value
     raise PydanticCustomError(
         "form", "a prompt is a text, a list of texts, a list of token ids or a list of such lists"
@@ -108,7 +108,7 @@ def _prompts(value: Any) -> Prompts:
 
 
 def _text(value: Any) -> str:
-    if _is_text(value):
+    if is_text(value):
         return str(value)
     raise PydanticCustomError("form", "must be a text")
 
@@ -118,7 +118,7 @@ def _stops(value: Any) -> tuple[str, ...]:
     if texts is None or (
         isinstance(texts, list)
         and len(texts) <= STOPS
-        and all(_is_text(text) and 0 < len(text) <= LONGEST_STOP and "\ufffd" not in text for text in texts)
+        and all(is_text(text) and 0 < len(text) <= LONGEST_STOP and "\ufffd" not in text for text in texts)
     ):
         return tuple(texts or ())
     message = f"stop is a text or a list of at most {STOPS}, each of 1 to {LONGEST_STOP} characters other than U+FFFD"
@@ -181,15 +181,7 @@ def read_request(content_type: str, body: bytes) -> CompletionRequest:
     Raises:
         ApiError: when it holds none, or one that this server cannot grant.
     """
-    kind = content_type.partition(";")[0].strip().lower()
-    if not (kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))):
-        raise ApiError(400, "a request is JSON and says so: send the header Content-Type: application/json")
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ApiError(400, f"the body is no JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise ApiError(400, 'the body is no JSON object, such as {"model": "…", "prompt": "…"}')
+    found = read_object(content_type, body, '{"model": "…", "prompt": "…"}')
     try:
         request = CompletionRequest.model_validate(found)
     except ValidationError as error:
@@ -198,6 +190,26 @@ def read_request(content_type: str, body: bytes) -> CompletionRequest:
         raise ApiError(400, f"{param or 'a name'}: {first['msg']}", param) from None
     request.refuse()
     return request
+
+
+def read_object(content_type: str, body: bytes, example: str) -> dict[str, Any]:
+    """The JSON object that a body holds.
+
+    A browser asks this server before it lets a page of another origin send JSON, so such pages get no further.
+
+    Raises:
+        ApiError: when it holds none; `example` is what it might have held.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if not (kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))):
+        raise ApiError(400, "a request is JSON and says so: send the header Content-Type: application/json")
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, f"the body is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ApiError(400, f"the body is no JSON object, such as {example}")
+    return found
 
 
 def _is_neutral(name: str, value: Any) -> bool:

@@ -6,25 +6,28 @@ import math
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
 from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from starcoder.errors import UserError
 from starcoder.serving import vllm
 
 if TYPE_CHECKING:
     import uvicorn
+    from fastapi import FastAPI
     from starlette.types import ASGIApp
 
     from starcoder.decoding import Decoding
     from starcoder.model import StarCoder
     from starcoder.serving.app import Settings
     from starcoder.serving.engine import Engine
+    from starcoder.serving.prompts import Limits
     from starcoder.tokenizer import Tokenizer
 
 _LONGEST_GRACE = 86_400.0
@@ -102,26 +105,19 @@ def serve(
         vllm.check_options({name: options[name] for name in _OURS}, defaults)
         vllm.run(model, options | {"name": called}, key, allow_origins or ())
         return
-    _need_extra()
+    need_extra()
     with listen(host, port) as listener:
-        network, tokenizer = _load(model, dtype)
+        network, tokenizer = load(model, dtype)
         from starcoder.serving.app import Settings
-        from starcoder.serving.prompts import Limits, longest_token
 
-        context = network.config.context_length
-        longest = min(max_prompt_tokens or context, context - 1)
-        limits = Limits(context, longest, max_tokens or context, rows, longest_token(tokenizer))
+        limits = new_limits(network, tokenizer, rows, max_prompt_tokens, max_tokens)
         worker = new_engine(network, tokenizer, rows, queue, decoding)
         access = Access(max_body_bytes, key, tuple(allow_origins or ()), access_log)
         server = new_server(worker, tokenizer, Settings(called, limits), access, grace)
-        worker.start()
-        try:
+        with working(worker, grace):
             listener.listen()
             _announce(listener, called, open_to_all=key is None)
             server.run(sockets=[listener])
-        finally:
-            worker.stop()
-            worker.join(grace)
 
 
 @dataclass(frozen=True)
@@ -143,6 +139,21 @@ class Access:
     patience: float = 60.0
 
 
+def new_limits(
+    network: "StarCoder",
+    tokenizer: "Tokenizer",
+    rows: int,
+    max_prompt_tokens: int | None = None,
+    max_tokens: int | None = None,
+) -> "Limits":
+    """What a request may ask for: where nothing else is said, what the model's context has room for."""
+    from starcoder.serving.prompts import Limits, longest_token
+
+    context = network.config.context_length
+    longest = min(max_prompt_tokens or context, context - 1)
+    return Limits(context, longest, max_tokens or context, rows, longest_token(tokenizer))
+
+
 def new_engine(
     network: "StarCoder", tokenizer: "Tokenizer", rows: int, queue: int, decoding: "Decoding" = "auto"
 ) -> "Engine":
@@ -153,12 +164,28 @@ def new_engine(
     return Engine(lambda: Batch(network, rows, tokenizer.vocab_size, decoding), rows, queue)
 
 
+@contextmanager
+def working(engine: "Engine", grace: float) -> Iterator[None]:
+    """Let the engine work; at the end it has `grace` seconds to stop."""
+    engine.start()
+    try:
+        yield
+    finally:
+        engine.stop()
+        engine.join(grace)
+
+
 def new_server(
-    engine: "Engine", tokenizer: "Tokenizer", settings: "Settings", access: Access, grace: float
+    engine: "Engine",
+    tokenizer: "Tokenizer",
+    settings: "Settings",
+    access: Access,
+    grace: float,
+    extend: "Callable[[FastAPI], None] | None" = None,
 ) -> "uvicorn.Server":
     """A server that ends, when it is asked to, with the requests under way.
 
-    It waits for them `grace` seconds at most, and no longer when it is asked again.
+    It waits for them `grace` seconds at most, and no longer when it is asked again; `extend` may add routes.
     """
     import uvicorn
     from starlette.middleware.cors import CORSMiddleware
@@ -167,7 +194,10 @@ def new_server(
     from starcoder.serving.connection import Connection
     from starcoder.serving.gate import Gate
 
-    gate = Gate(create_app(engine, tokenizer, settings), access.max_body_bytes, access.api_key, access.patience)
+    routes = create_app(engine, tokenizer, settings)
+    if extend:
+        extend(routes)
+    gate = Gate(routes, access.max_body_bytes, access.api_key, access.patience)
     app: ASGIApp = gate
     if access.allow_origins:  # outermost, so that pages may read errors, too
         app = CORSMiddleware(gate, access.allow_origins, allow_methods=["*"], allow_headers=["*"])
@@ -226,7 +256,8 @@ def _api_key(variable: str | None) -> str | None:
     return key
 
 
-def _need_extra() -> None:
+def need_extra() -> None:
+    """Refuse, as a `UserError`, to serve without what serving needs."""
     try:
         import fastapi  # noqa: F401
         import uvicorn  # noqa: F401
@@ -241,7 +272,12 @@ def _announce(listener: socket.socket, name: str, open_to_all: bool) -> None:
         print("whoever reaches this machine may use it: --api_key_env asks them for a key", file=sys.stderr)
 
 
-def _load(model: str, dtype: str | None) -> tuple[Any, Any]:
+def load(model: str, dtype: str | None) -> tuple["StarCoder", "Tokenizer"]:
+    """The model and tokenizer of a folder or Hub repository, on the GPU if there is one.
+
+    Raises:
+        UserError: when there is none, or the two do not belong together.
+    """
     import torch
 
     from starcoder import tokenizer as tokenizers
