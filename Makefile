@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
 STAMP := $(VENV)/.up-to-date
-EXTRAS := corpus,eval,pii,release,report,serve,ray,dev
+EXTRAS := attribution,attribution-cluster,attribution-exact,corpus,eval,pii,release,report,serve,ray,dev
 
 PINS ?=
 SMOKE_MINUTES ?= 5
@@ -22,6 +22,7 @@ PRESET ?=
 CONTEXT ?=
 CODE ?=
 MODEL ?= build/smoke/starcoder
+INDEX ?= $(dir $(MODEL))trace
 STEPS ?= 100
 OPTIONS ?=
 TASKS ?=
@@ -44,7 +45,7 @@ OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smoke corpus tokenizer shards plan $(RUNS) finetune pii evaluate push serve test check bench notebooks lock resolve clean
+.PHONY: help setup smoke corpus tokenizer shards plan $(RUNS) finetune pii evaluate trace push serve playground test check bench notebooks lock resolve clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -107,12 +108,20 @@ evaluate: $(STAMP) ## run the paper's benchmarks on MODEL=build/smoke/starcoder 
 	$(BIN)/starcoder evaluate $(MODEL) $(if $(TASKS),--tasks $(TASKS)) $(if $(PAPER),--preset $(PAPER)) \
 	  $(if $(BENCHMARKS),--data $(BENCHMARKS)) $(OPTIONS)
 
+trace: $(STAMP) ## where does it come from: index the corpus in DATA=build/stack, calibrate, trace [CODE=file] [OPTIONS='--fail-on verbatim']
+	$(BIN)/starcoder trace index $(DATA)/corpus --output $(DATA)/trace
+	$(BIN)/starcoder trace calibrate $(DATA)/trace
+	$(if $(CODE),$(BIN)/starcoder trace query $(CODE) --index $(DATA)/trace $(OPTIONS))
+
 push: $(STAMP) ## put MODEL=build/smoke/starcoder on the Hugging Face Hub: REPO=owner/name [OPTIONS='--visibility public --gated manual']
 	@test -n "$(REPO)" || { echo "name the repository: make push REPO=owner/name" >&2; exit 2; }
 	$(BIN)/starcoder push $(MODEL) --repo $(REPO) $(OPTIONS)
 
 serve: $(STAMP) ## an OpenAI-compatible endpoint for MODEL=build/smoke/starcoder [OPTIONS='--port 8000']
 	$(BIN)/starcoder serve $(MODEL) $(OPTIONS)
+
+playground: $(STAMP) ## a local page to complete and infill with MODEL=build/smoke/starcoder, and to trace [INDEX=build/smoke/trace] [OPTIONS='--port 8080']
+	$(BIN)/starcoder playground $(MODEL) $(if $(wildcard $(INDEX)),--index $(INDEX)) $(OPTIONS)
 
 test: $(STAMP) ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

@@ -40,7 +40,15 @@ COMMANDS = {
     "card": ("starcoder.release.card:write_card", "write a release's model card from what its training left (§9)"),
     "generate": ("starcoder.generation:complete", "complete a prompt; with --suffix, fill in the middle"),
     "serve": ("starcoder.serving.serve:serve", "answer OpenAI's clients: completion and infilling over HTTP"),
+    "playground": ("starcoder.playground.run:playground", "a local page to complete, infill and trace code (§8)"),
     "evaluate": ("starcoder.evaluation.evaluate:evaluate", "the paper's benchmarks, run in a sandbox (§6)"),
+    "trace index": ("starcoder.attribution.index:index", "index a corpus to find out where code comes from (§8)"),
+    "trace query": ("starcoder.attribution.query:query", "trace a text back to files, repositories and licences (§8)"),
+    "trace calibrate": (
+        "starcoder.attribution.calibration:calibrate",
+        "measure how often people's own code triggers each verdict",
+    ),
+    "trace serve": ("starcoder.attribution.service:serve", "the membership test that editors ask: POST /overlap (§8)"),
     "verify": ("starcoder.release.verify:verify", "prove that other programs read a folder as we do"),
     "push": ("starcoder.release.push:push", "put a release, or a run's checkpoints, on the Hugging Face Hub (§9)"),
     "smoke": ("starcoder.smoke.run:smoke", "all of the above on real code, in minutes, on a laptop"),
@@ -86,7 +94,8 @@ def run(argv: list[str]) -> None:
     try:
         target = getattr(import_module(module), function)
     except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed: pip install 'starcoder-kit[corpus,eval,pii,report]'") from None
+        extras = "attribution,corpus,eval,pii,report"
+        raise UserError(f"{error.name} is not installed: pip install 'starcoder-kit[{extras}]'") from None
     if name in LIGHTNING_COMMANDS:
         target(argv)
     else:
@@ -125,7 +134,7 @@ def _spelled_out(args: list[str], options: Signature) -> list[str]:
     Of a first option that is a list, all arguments before any option, and all after `--`, are elements.
     """
     name, option = next(iter(options.parameters.items()), ("", None))
-    leading = list(takewhile(lambda arg: not arg.startswith("-"), args))
+    leading = list(takewhile(lambda arg: arg == "-" or not arg.startswith("-"), args))
     first: list[str] = []
     if option and get_origin(option.annotation) is list:
         rest = args[len(leading) :]

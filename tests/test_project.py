@@ -30,7 +30,7 @@ def test_the_lock_pins_public_versions_exactly() -> None:
 
 @pytest.mark.parametrize(
     "wanted",
-    [*PROJECT["dependencies"], *EXTRAS["corpus"], *EXTRAS["eval"], *EXTRAS["report"], *EXTRAS["serve"], *EXTRAS["dev"]],
+    [*PROJECT["dependencies"], *(each for extra, wanted in EXTRAS.items() if extra != "flash" for each in wanted)],
 )
 def test_the_lock_satisfies_every_dependency(wanted: str) -> None:
     requirement = Requirement(wanted)
@@ -66,8 +66,10 @@ def test_make_help_lists_the_targets_that_the_readme_names() -> None:
         "finetune",
         "pii",
         "evaluate",
+        "trace",
         "push",
         "serve",
+        "playground",
     }
     recipes = {path.stem for path in (ROOT / "recipes").glob("*.yaml")}
     assert set(re.findall(r"make ([a-z0-9-]+)", (ROOT / "README.md").read_text())) <= targets | recipes
