@@ -39,7 +39,7 @@ def test_every_layer_looks_at_its_neighbours() -> None:
 
 def test_without_it_they_look_everywhere_alike() -> None:
     attention = encoder()(torch.randint(0, 300, (4, 100)), output_attentions=True).attentions
-    assert max(float(layer.amax(dim=-1).mean()) for layer in attention) < 0.2
+    assert max(layer.amax(dim=-1).mean().item() for layer in attention) < 0.2
 
 
 def test_everything_stays_free_to_be_learned() -> None:
