@@ -32,7 +32,7 @@ class Found:
 
 
 def find_files(paths: Iterable[Path], max_bytes: int) -> list[Found]:
-    """The files that `paths` name or hold, each once: of a checkout of git those that it tracks, of other folders all.
+    """The files that `paths` name or hold, each once: of a checkout what git does not ignore, of other folders all.
 
     Args:
         paths: Files and folders.
@@ -56,7 +56,7 @@ def read_text(found: Found) -> str | Rejection:
 
 def _below(path: Path, max_bytes: int) -> Iterator[Found]:
     if path.is_dir():
-        for file in Tree(path).files(_HISTORY):
+        for file in Tree(path).files(_HISTORY, untracked=True):
             yield _found(path / file.path, (path / file.path).as_posix(), file, max_bytes)
     elif path.exists() or path.is_symlink():
         yield _found(path, path.as_posix(), _named(path), max_bytes)

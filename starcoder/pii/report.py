@@ -12,6 +12,7 @@ from starcoder.text import visible
 if TYPE_CHECKING:
     from starcoder.pii.scan import Scan
 
+_NAMED = 5  # skipped files, of each reason
 MOST_ON_A_PAGE = 5_000
 """Findings of the page at most; a browser gets slow with more."""
 
@@ -58,7 +59,9 @@ def _lines(scan: "Scan") -> Iterator[str]:
         line = f"{finding.before}[{finding.value}]{finding.after}".strip()
         yield f"{visible(finding.path)}:{finding.line}:{finding.column}: {finding.label} {line}"
     yield _summary(scan)
-    yield from (f"skipped: {count:,} {reason}" for reason, count in _reasons(scan).items())
+    for reason, count in _reasons(scan).items():
+        names = [visible(path) for path, why in scan.skipped.items() if why.partition(" (")[0] == reason][:_NAMED]
+        yield f"skipped: {count:,} {reason}: {', '.join(names)}{', …' if count > len(names) else ''}"
 
 
 def _summary(scan: "Scan") -> str:

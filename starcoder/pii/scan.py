@@ -28,6 +28,7 @@ from starcoder.storage import atomic_file
 
 _BATCH_FILES = 64
 _BATCH_BYTES = 1_000_000
+_BY_MODEL = frozenset({"NAME", "USERNAME"})
 _ALLOWED = re.compile(r"pragma: ?allowlist secret")  # the mark that detect-secrets' users know
 
 
@@ -99,7 +100,7 @@ def scan(
 ) -> None:
     """Find personal data and secrets in files; exits with 1 when there are any.
 
-    Of a checkout of git the tracked files are read, of other folders all but `.git`. A finding is what `starcoder pii
+    Of a checkout what git does not ignore is read, of other folders all but `.git`. A finding is what `starcoder pii
     redact` would replace. A line with `pragma: allowlist secret` is passed over. Values are masked in every format.
 
     Args:
@@ -129,6 +130,8 @@ def scan(
     if not (wanted := check_labels(split_labels(labels))):
         raise UserError(f"--labels names none; labels are {', '.join(LABELS)}")
     accepted = read_baseline(baseline) if baseline else frozenset()
+    if model is None and wanted <= _BY_MODEL:
+        raise UserError(f"rules find no {' or '.join(sorted(wanted))}: name a --model")
     options = Options(model, device, wanted, everything, show)
     result = scan_files(find_files(paths, max_file_bytes), options, workers or (1 if model else os.cpu_count() or 1))
     if update_baseline:

@@ -29,12 +29,13 @@ def test_what_a_corpus_leaves_out_is_read_and_nothing_twice(tmp_path: Path) -> N
     assert sorted(file.path.name for file in found) == ["10.py", "13.py"]
 
 
-def test_of_a_checkout_the_tracked_files_are_read(tmp_path: Path) -> None:
-    for name in ("tracked.py", "other.py"):
+def test_of_a_checkout_all_is_read_that_git_does_not_ignore(tmp_path: Path) -> None:
+    for name in ("tracked.py", "other.py", "ignored.py"):
         (tmp_path / name).write_text("x = 1\n")
+    (tmp_path / ".gitignore").write_text("ignored.py\n")
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     subprocess.run(["git", "-C", tmp_path, "add", "tracked.py"], check=True)
-    assert names(tmp_path) == {"tracked.py": ""}
+    assert names(tmp_path) == {".gitignore": "", "other.py": "", "tracked.py": ""}
 
 
 def test_a_named_file_is_read_even_through_a_link(tmp_path: Path) -> None:

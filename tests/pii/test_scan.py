@@ -44,8 +44,8 @@ def test_findings_are_told_by_place_and_masked(code: Path, capsys: pytest.Captur
         f'{code}/a.py:2:10: KEY TOKEN = "[ghp_***]"',
     ]
     assert message == "1 EMAIL, 1 KEY in 1 files"
-    assert "skipped: 1 binary" in told
-    assert "skipped: 1 not UTF-8" in told
+    assert f"skipped: 1 binary: {code}/image" in told
+    assert f"skipped: 1 not UTF-8: {code}/latin.txt" in told
     assert EMAIL not in told
     assert KEY not in told
 
@@ -173,3 +173,8 @@ def test_a_line_of_a_hundred_megabytes_is_counted_and_stops_nothing(
         file.truncate(100_000_000)
     told, _ = scan(capsys, code)
     assert "skipped: 1 larger than 10,000,000 bytes" in told
+
+
+def test_what_only_a_model_finds_is_not_looked_for_without_one(code: Path) -> None:
+    with pytest.raises(UserError, match="rules find no NAME or USERNAME: name a --model"):
+        scanning.scan([code], labels="NAME,USERNAME")

@@ -112,13 +112,15 @@ class Tree:
         """The revision of HEAD; empty when there is none."""
         return self._git("rev-parse", "--verify", "--quiet", "HEAD^{commit}") or ""
 
-    def files(self, skipped: re.Pattern[str] = SKIPPED) -> list[File]:
+    def files(self, skipped: re.Pattern[str] = SKIPPED, untracked: bool = False) -> list[File]:
         """What git tracks and is there; all that is there when git does not know.
 
         Args:
             skipped: Names of files and folders to leave out.
+            untracked: Whether to take what git does not track, but does not ignore either, too.
         """
-        listing = self._git("ls-files", "-z")
+        others = ("--cached", "--others", "--exclude-standard") if untracked else ()
+        listing = self._git("ls-files", "-z", *others)
         if listing is None:
             return walk(self.root, skipped)
         tracked = set(listing.split("\0"))
