@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from starcoder.attribution.index import Index
 from starcoder.errors import UserError
-from starcoder.serving.serve import listen, need_extra
+from starcoder.serving.serve import host_names, listen, need_extra
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -38,10 +38,13 @@ def serve(
     opened = Index.open(index)
     with listen(host, port) as listener:
         import uvicorn
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
 
         from starcoder.attribution.overlap import overlap_app
 
-        app = Current(overlap_app(opened.membership, local_pages), opened)
+        names = list(host_names(listener.getsockname()[0]))
+        current = Current(overlap_app(opened.membership, local_pages), opened)
+        app = TrustedHostMiddleware(current, allowed_hosts=names, www_redirect=False)
         config = uvicorn.Config(app, loop="asyncio", lifespan="off", log_level="warning", server_header=False)
         listener.listen()
         name, bound = listener.getsockname()[:2]

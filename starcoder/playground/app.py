@@ -13,8 +13,6 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starcoder.playground.page import STATIC, Found, kept_page, live_page, static
 from starcoder.serving.protocol import ApiError, is_text, read_object
 
-LOCAL = ("localhost", "127.0.0.1", "[::1]")
-"""Names under which a browser on this machine finds this machine."""
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -32,6 +30,9 @@ class Traces(Protocol):
 
     def trace(self, text: str) -> Found:
         """The trace of a text; a `UserError` for one that it cannot trace."""
+
+    def check(self) -> None:
+        """A `UserError` when what it traced may hold what has been taken out of its corpus since."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,14 @@ class Facts:
     traces: bool
 
 
-def add_playground(app: FastAPI, facts: Facts, tracer: Traces | None = None, hosts: Sequence[str] = LOCAL) -> None:
+def add_playground(app: FastAPI, facts: Facts, hosts: Sequence[str], tracer: Traces | None = None) -> None:
     """Add the page to the completions' application.
 
     Args:
         app: the application.
         facts: what the page is told.
+        hosts: names of this server that a browser may use, see `host_names`.
         tracer: what traces texts; without it the page only completes.
-        hosts: names of this server that a browser may use, `*` for any. Where it is for this machine alone, a page of
-            somebody else's whose name suddenly means this machine gets no further.
     """
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     page = live_page(asdict(facts))
@@ -91,8 +91,9 @@ class _Desk:
             return JSONResponse(await asyncio.to_thread(self._tracer.trace, str(text)))
 
     async def export(self, http: Request) -> Response:
-        """A trace as a page to keep."""
+        """A trace as a page to keep; not one that a browser still shows though its index is stale."""
         found = await _read(http, '{"text": "…", "matches": […], …}')
+        await asyncio.to_thread(self._tracer.check)
         page = await asyncio.to_thread(kept_page, found)
         return HTMLResponse(page, headers=_HEADERS | {"Content-Disposition": 'attachment; filename="trace.html"'})
 

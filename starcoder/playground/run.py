@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from starcoder.errors import UserError
-from starcoder.serving.serve import Access, listen, load, need_extra, new_engine, new_limits, new_server, working
+from starcoder.serving.serve import (
+    Access,
+    host_names,
+    listen,
+    load,
+    need_extra,
+    new_engine,
+    new_limits,
+    new_server,
+    working,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -79,13 +89,12 @@ def _open(index: Path, opt_out: Path | None) -> "Traces":
 
 def extension(settings: "Settings", address: str, tracer: "Traces | None") -> "Callable[[FastAPI], None]":
     """What adds the page to the routes of a server that listens at an address."""
-    from starcoder.playground.app import LOCAL, Facts, add_playground
+    from starcoder.playground.app import Facts, add_playground
 
     limits = settings.limits
     longest = min(limits.max_tokens, limits.context_length - 1)
     facts = Facts(settings.name, limits.context_length, longest, tracer is not None)
-    hosts = (*LOCAL, address) if ip_address(address).is_loopback else ("*",)
-    return lambda routes: add_playground(routes, facts, tracer, hosts)
+    return lambda routes: add_playground(routes, facts, host_names(address), tracer)
 
 
 def _announce(listener: "socket.socket") -> None:

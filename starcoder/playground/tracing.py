@@ -34,6 +34,10 @@ class IndexTraces:
         self._index = Index.open(folder)
         self._tracer = Tracer(self._index, opt_out=OptOut.read(opt_out) if opt_out else None)
 
+    def check(self) -> None:
+        """Refuse, as a `UserError`, when the corpus or the index has changed."""
+        self._index.check()
+
     def trace(self, text: str) -> Found:
         """Where a text comes from."""
         trace = self._tracer.trace(text)

@@ -247,6 +247,14 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def host_names(address: str) -> tuple[str, ...]:
+    """Names of a server at an address that a browser may use, `*` for any.
+
+    Where it is for this machine alone, a stranger's page whose name suddenly means this machine gets no further.
+    """
+    return ("localhost", "127.0.0.1", "[::1]", address) if ip_address(address).is_loopback else ("*",)
+
+
 def _api_key(variable: str | None) -> str | None:
     if variable is None:
         return None

@@ -51,6 +51,12 @@ def test_an_editor_is_told_until_the_corpus_changes(address: str, tmp_path: Path
     assert "changed since it was indexed" in json.load(error.value)["error"]
 
 
+def test_a_page_whose_name_means_this_machine_gets_no_further(address: str) -> None:
+    with pytest.raises(HTTPError) as error:
+        urlopen(Request(address, b'{"document": ""}', {"Content-Type": "application/json", "Host": "evil.example"}))
+    assert error.value.code == 400
+
+
 def test_a_service_of_nothing_is_refused(tmp_path: Path) -> None:
     assert_one_line(starcoder(tmp_path, "trace", "serve"), "no index in build/trace")
     assert_one_line(starcoder(tmp_path, "trace", "serve", "--port", "70000"), "outside [0, 65535]")

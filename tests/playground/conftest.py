@@ -73,6 +73,9 @@ class FileTracer:
             "similar": similar,
         }
 
+    def check(self) -> None:
+        pass
+
     def _match(self, text: str, start: int, number: int) -> dict[str, Any]:
         content = FILES[number][3]
         first, surprise = text.count("\n", 0, start) + 1, 90.0 * (5 - 2 * number)

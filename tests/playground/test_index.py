@@ -5,11 +5,13 @@ import signal
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 
 from starcoder.attribution.index import index
 from starcoder.attribution.query import query
+from starcoder.corpus.forget import forget
 from starcoder.errors import UserError
 from starcoder.playground.run import playground as command
 from starcoder.playground.tracing import IndexTraces
@@ -76,6 +78,20 @@ def test_the_command_serves_page_completions_and_traces(indexed: Path, folder: P
             assert (process.returncode, errors) == (130, "")
         finally:
             process.kill()
+
+
+def test_a_trace_of_what_was_taken_out_is_not_kept(playing: Playing, tmp_path: Path) -> None:
+    write_corpus(tmp_path / "corpus", [*files("bob", 3, 4), file("ann/lib", "geometry.py")], [])
+    index(tmp_path / "corpus", tmp_path / "trace")
+    (tmp_path / "opt-out.txt").write_text("ann\n")
+    with playing(IndexTraces(tmp_path / "trace")) as playground:
+        found = ask(playground.url + "trace", text=TEXT)
+        forget(tmp_path / "opt-out.txt", tmp_path / "corpus")
+        for path, body in (("trace", {"text": TEXT}), ("export", found)):
+            with pytest.raises(HTTPError) as error:
+                ask(playground.url + path, **body)
+            assert error.value.code == 400
+            assert "changed since it was indexed" in json.load(error.value)["error"]["message"]
 
 
 def ask(url: str, **body: Any) -> Any:
