@@ -6,11 +6,12 @@ none of their files is a near-duplicate of a training document: snippets of them
 
 import hashlib
 import json
+from bisect import insort
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from tqdm import tqdm
 
@@ -152,7 +153,7 @@ def calibrate(index: Path = Path("build/trace"), snippets: int = 40, least: int 
         _digest(opened),
         Thresholds(),
         (snippets, least, seed),
-        len({document.repository for document, _, _ in chosen}),
+        len({each.repository for each in chosen}),
         tuple(_rows(_levels(opened, chosen), least)),
     )
     calibration.write(index)
@@ -168,16 +169,27 @@ def table(calibration: Calibration) -> str:
     return "\n".join(lines)
 
 
-def _chosen(corpus: Path, most: int, seed: int) -> list[tuple[Document, int, str]]:
-    """Documents, lengths and snippets of them: files in random order, so many for each language and length."""
-    documents = [document for document in read_documents(corpus, "validation") if document.kind == "code"]
-    documents.sort(key=lambda document: random_key(seed, document.name))
-    found: dict[tuple[str, int], list[tuple[Document, int, str]]] = defaultdict(list)
-    for document in documents:
-        for length in LENGTHS:
+class _Snippet(NamedTuple):
+    """A snippet of a document, before all with a greater key."""
+
+    key: bytes
+    name: str
+    repository: str
+    language: str
+    length: int
+    text: str
+
+
+def _chosen(corpus: Path, most: int, seed: int) -> list[_Snippet]:
+    """The snippets of random files, so many for each language and length; no more of them are in memory."""
+    found: dict[tuple[str, int], list[_Snippet]] = defaultdict(list)
+    for document in read_documents(corpus, "validation"):
+        key = random_key(seed, document.name)
+        for length in LENGTHS if document.kind == "code" else ():
             taken = found[document.language, length]
-            if len(taken) < most and (text := snippet(document, length, seed)):
-                taken.append((document, length, text))
+            if (len(taken) < most or key < taken[-1].key) and (text := snippet(document, length, seed)):
+                insort(taken, _Snippet(key, document.name, document.repository, document.language, length, text))
+                del taken[most:]
     return [each for taken in found.values() for each in taken]
 
 
@@ -200,10 +212,10 @@ def snippet(document: Document, length: int, seed: int) -> str:
     return text
 
 
-def _levels(index: Index, chosen: Sequence[tuple[Document, int, str]]) -> Iterator[tuple[str, int, Level]]:
+def _levels(index: Index, chosen: Sequence[_Snippet]) -> Iterator[tuple[str, int, Level]]:
     tracer = Tracer(index)
-    for document, length, text in tqdm(chosen, "snippets", disable=None):
-        yield document.language, length, judge(tracer.trace(text)).level
+    for each in tqdm(chosen, "snippets", disable=None):
+        yield each.language, each.length, judge(tracer.trace(each.text)).level
 
 
 def _rows(levels: Iterator[tuple[str, int, Level]], least: int) -> Iterator[Row]:

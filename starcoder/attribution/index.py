@@ -28,6 +28,7 @@ from starcoder.attribution.search.base import Search
 from starcoder.attribution.search.embedded import TantivySearch
 from starcoder.attribution.searchable import Searchable
 from starcoder.attribution.surprise import Frequencies
+from starcoder.attribution.windows import WINDOW
 from starcoder.corpus.summary import read_summary
 from starcoder.errors import UserError
 from starcoder.storage import check_replaceable
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _SEARCH, _MEMBERSHIP, _FREQUENCIES, _SUFFIXES, _PARTS = "search", "membership", "frequencies.npz", "suffixes", "parts"
 _INDEXED = "search.json"
 _LOCK = "trace.lock"
+_MEASURED = 200_000  # windows
 
 
 class Index:
@@ -139,10 +141,10 @@ def index(
         manifest.write(output)
         made = _make(source, output, manifest)
         _sort(source, output / _SUFFIXES, tokenizer)
-        counts = _seal(output, manifest)
+        sealed = _seal(output, manifest)
         files = {str(path.relative_to(output)): path.stat().st_size for path in _files(output)}
         seconds = round(time.perf_counter() - begin, 2)
-        manifest = replace(manifest, complete=True, counts=counts, files=files, seconds=seconds, made=made)
+        manifest = replace(sealed, complete=True, files=files, seconds=seconds, made=made)
         manifest.write(output)
     print(_told(output, manifest))
 
@@ -186,14 +188,14 @@ def _tokenizer(folder: Path) -> "Tokenizer":
     return tokenizer.load(folder)
 
 
-def _seal(folder: Path, manifest: Manifest) -> dict[str, int]:
-    """Put the parts together; return what they hold."""
+def _seal(folder: Path, manifest: Manifest) -> Manifest:
+    """Put the parts together; return the manifest with what they hold."""
     found = [folder / _PARTS / fingerprint for fingerprint in manifest.shards.values()]
     membership = parts.membership(found, manifest.parameters.rate)
     membership.save(folder / _MEMBERSHIP)
     frequencies = parts.frequencies(found)
     frequencies.save(folder / _FREQUENCIES)
-    return parts.counts(found)
+    return replace(manifest, counts=dict(parts.counts(found)), false_positives=membership.measured_rate(_MEASURED))
 
 
 def _clear(folder: Path, fresh: bool) -> None:
@@ -257,4 +259,10 @@ def _stat(path: Path) -> tuple[int, int]:
 def _told(folder: Path, manifest: Manifest) -> str:
     shards = len(manifest.shards)
     counts = ", ".join(f"{count:,} {what}" for what, count in manifest.counts.items())
-    return f"{folder}: {counts}; {manifest.made:,} of {shards:,} shards read, {manifest.seconds:,.0f} s"
+    size = sum(size for name, size in manifest.files.items() if name.startswith(f"{_MEMBERSHIP}/"))
+    known = f"took {manifest.false_positives:.2g} of {_MEASURED:,} random ones for known"
+    return (
+        f"{folder}: {counts}; {manifest.made:,} of {shards:,} shards read, {manifest.seconds:,.0f} s\n"
+        f"membership test: {size / 1e6:,.1f} MB, {known}, made for {manifest.parameters.rate:.2g}; "
+        f"finds every copy of at least {2 * WINDOW - 1} characters, white space squeezed"
+    )

@@ -11,11 +11,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from starcoder.attribution.hashing import BASE, INVERSE, Hashes, mixed
 from starcoder.attribution.squeezed import Squeezed, characters, code_points, squeeze
-
-# Odd, so that it has an inverse modulo 2^64: the hash of a piece follows from sums over the whole text.
-_BASE = 0x9E3779B97F4A7C15
-_INVERSE = pow(_BASE, -1, 2**64)
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Tokens:
         """Start and end in the original text of the tokens from `first` to before `end`, at least one."""
         return self.view.original(int(self.starts[first]), int(self.ends[end - 1]))
 
-    def hashes(self, length: int = 1) -> NDArray[np.uint64]:
+    def hashes(self, length: int = 1) -> Hashes:
         """A hash for every sequence of `length` tokens, of the characters from its start to its end.
 
         Equal pieces of equal or different texts have equal hashes, in this and any other process. They are not made
@@ -59,14 +56,14 @@ class Tokens:
         count = max(0, len(self) - length + 1)
         starts, ends = self.starts[:count], self.ends[len(self) - count :]
         sums, inverses = self._sums
-        return _mixed((sums[ends] - sums[starts]) * inverses[starts] + (ends - starts).astype(np.uint64))
+        return mixed((sums[ends] - sums[starts]) * inverses[starts] + (ends - starts).astype(np.uint64))
 
     @cached_property
-    def _sums(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    def _sums(self) -> tuple[Hashes, Hashes]:
         """Σ c·B^i of the characters before each place of the view's text, and B^-i."""
         codes = code_points(self.view.text)
-        terms = (_mixed(codes.astype(np.uint64)) * _powers(_BASE, len(codes))).cumsum(dtype=np.uint64)
-        return np.concatenate((np.zeros(1, np.uint64), terms)), _powers(_INVERSE, len(codes) + 1)
+        terms = (mixed(codes.astype(np.uint64)) * _powers(BASE, len(codes))).cumsum(dtype=np.uint64)
+        return np.concatenate((np.zeros(1, np.uint64), terms)), _powers(INVERSE, len(codes) + 1)
 
 
 def lex(text: str) -> Tokens:
@@ -81,14 +78,7 @@ def lex(text: str) -> Tokens:
     return Tokens(view, np.flatnonzero(starts), np.flatnonzero(ends) + 1)
 
 
-def _powers(base: int, count: int) -> NDArray[np.uint64]:
+def _powers(base: int, count: int) -> Hashes:
     factors = np.full(count, base, dtype=np.uint64)
     factors[:1] = 1
     return factors.cumprod(dtype=np.uint64)
-
-
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Every bit of each value spread over all 64 (the end of SplitMix64): sums modulo 2^64 mix the low ones little."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

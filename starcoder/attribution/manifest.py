@@ -13,7 +13,7 @@ from starcoder.storage import atomic_file
 from starcoder.text import shown
 
 FILE = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 _KIND = "starcoder attribution index"
 
 
@@ -48,6 +48,7 @@ class Manifest:
         files: Size in bytes of each file of the index but this one.
         seconds: How long the last run took.
         made: Shards that it had to read.
+        false_positives: Share of random windows that the membership test took for known when it was made.
     """
 
     corpus: str
@@ -59,6 +60,7 @@ class Manifest:
     files: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     made: int = 0
+    false_positives: float = 0.0
 
     @classmethod
     def of(cls, corpus: Corpus, options: dict[str, Any], parameters: Parameters) -> Self:

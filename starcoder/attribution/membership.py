@@ -25,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rbloom import Bloom
 
-from starcoder.attribution.squeezed import Squeezed, squeeze
-from starcoder.attribution.windows import WINDOW, Hashes, hashes, stretches
+from starcoder.attribution.hashing import Hashes
+from starcoder.attribution.squeezed import Squeezed, squeeze, squeezed
+from starcoder.attribution.windows import WINDOW, hashes, stretches
 from starcoder.errors import UserError, one_line
 from starcoder.storage import atomic_folder, sha256
 
@@ -87,7 +88,7 @@ class Membership:
         Raises:
             UserError: There is no room for them.
         """
-        view = " ".join(text.split())  # that of `squeeze`, without the places
+        view = squeezed(text)
         windows = len(view) // WINDOW
         self._reserve(windows)
         for block in hashes(view, WINDOW):

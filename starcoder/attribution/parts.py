@@ -1,23 +1,29 @@
 """What an index keeps of each shard of a corpus, apart from all others, so that one that changes costs no other work.
 
-A part is a folder that is called like the fingerprint of its shard: whatever has that name is whole, and is of exactly
-these documents. The membership filter, which cannot forget, and the counts of the whole corpus are made of the parts.
+A part is a folder that is called like the fingerprint of its shard: whatever has that name is whole and, unless it was
+damaged, which its checksums tell, of exactly these documents. The membership filter, which cannot forget, and the
+counts of the whole corpus are made of the parts.
 """
 
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
 from starcoder.attribution.corpus import Corpus
+from starcoder.attribution.hashing import Hashes
 from starcoder.attribution.membership import Membership
+from starcoder.attribution.squeezed import squeezed
 from starcoder.attribution.surprise import Frequencies
-from starcoder.attribution.windows import WINDOW, Hashes, hashes
+from starcoder.attribution.windows import WINDOW, hashes
+from starcoder.errors import UserError
 from starcoder.storage import atomic_folder
 
-_WINDOWS, _FREQUENCIES, _COUNTS = "windows.npy", "frequencies.npz", "counts.json"
+_WINDOWS, _FREQUENCIES, _COUNTS = "windows.npz", "frequencies.npz", "counts.json"
 
 
 def make(corpus: Corpus, shard: int, folder: Path) -> None:
@@ -26,40 +32,62 @@ def make(corpus: Corpus, shard: int, folder: Path) -> None:
     windows: list[Hashes] = [np.empty(0, np.uint64)]
     counted = {"documents": 0, "characters": 0}
     for _, document in corpus.documents(shard):
-        windows += hashes(" ".join(document.content.split()), WINDOW)
-        frequencies.add(document.content, document.repository)
+        windows += hashes(squeezed(document.content), WINDOW)
+        frequencies.add(document.content)
         counted["documents"] += 1
         counted["characters"] += len(document.content)
     with atomic_folder(folder, marker=_COUNTS) as partial:
         different = np.unique(np.concatenate(windows))
-        np.save(partial / _WINDOWS, different)
+        np.savez(partial / _WINDOWS, hashes=different)
         (partial / _COUNTS).write_text(json.dumps(counted | {"windows": len(different)}) + "\n")
         frequencies.save(partial / _FREQUENCIES)
 
 
 def membership(folders: list[Path], rate: float) -> Membership:
-    """The filter of the windows of some parts."""
-    files = [folder / _WINDOWS for folder in folders]
-    made = Membership.create(max(1, sum(len(np.load(file, mmap_mode="r")) for file in files)), rate)
-    for file in files:
-        made.add_hashes(_blocks(np.load(file, mmap_mode="r")))
+    """The filter of the windows of some parts.
+
+    Raises:
+        UserError: One of them is damaged.
+    """
+    made = Membership.create(max(1, counts(folders)["windows"]), rate)
+    for folder in folders:
+        with _told(folder), np.load(folder / _WINDOWS) as file:
+            made.add_hashes(_blocks(file["hashes"]))
     return made
 
 
 def frequencies(folders: list[Path]) -> Frequencies:
-    """The counts of some parts together."""
+    """The counts of some parts together.
+
+    Raises:
+        UserError: One of them is damaged.
+    """
     made = Frequencies()
     for folder in folders:
-        made.merge(Frequencies.open(folder / _FREQUENCIES))
+        with _told(folder):
+            made.merge(Frequencies.open(folder / _FREQUENCIES))
     return made
 
 
-def counts(folders: list[Path]) -> dict[str, int]:
-    """Documents, characters and windows of some parts together; a window counts once for each of them."""
+def counts(folders: list[Path]) -> Counter[str]:
+    """Documents, characters and windows of some parts together; a window counts once for each of them.
+
+    Raises:
+        UserError: One of them is damaged.
+    """
     total: Counter[str] = Counter()
     for folder in folders:
-        total.update(json.loads((folder / _COUNTS).read_text()))
-    return dict(total)
+        with _told(folder):
+            total.update(json.loads((folder / _COUNTS).read_text()))
+    return total
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, EOFError, BadZipFile, UserError) as error:
+        raise UserError(f"{folder} is damaged: run the same command again with --fresh") from error
 
 
 def _blocks(windows: Hashes, size: int = 2**20) -> Iterator[Hashes]:

@@ -7,7 +7,7 @@ from typing import Literal
 from starcoder.attribution.calibration import frequency
 from starcoder.attribution.index import Index
 from starcoder.attribution.report import as_json, as_text
-from starcoder.attribution.tracer import Tracer
+from starcoder.attribution.tracer import LONGEST, Tracer
 from starcoder.attribution.verdict import LEVELS, judge
 from starcoder.corpus.document import Rejection
 from starcoder.corpus.filters import decode
@@ -17,6 +17,8 @@ from starcoder.corpus.optout import OptOut
 from starcoder.corpus.summary import repositories
 from starcoder.errors import UserError
 from starcoder.storage import atomic_file
+
+_MOST_BYTES = 4 * LONGEST  # of UTF-8
 
 
 class Copied(UserError):  # noqa: N818  # nobody has erred
@@ -93,9 +95,12 @@ def read_text(file: Path) -> str:
     """
     name = "the standard input" if file == Path("-") else str(file)
     try:
-        data = sys.stdin.buffer.read() if file == Path("-") else file.read_bytes()
+        with sys.stdin.buffer if file == Path("-") else file.open("rb") as source:
+            data = source.read(_MOST_BYTES + 1)
     except OSError as error:
         raise UserError(f"{name} cannot be read: {error.strerror}") from None
+    if len(data) > _MOST_BYTES:
+        raise UserError(f"{name} has more than {_MOST_BYTES:,} bytes: trace at most {LONGEST:,} characters at a time")
     text = decode(data)
     if isinstance(text, Rejection):
         raise UserError(f"{name} is {text.reason}{f' ({text.detail})' if text.detail else ''}: name a text in UTF-8")

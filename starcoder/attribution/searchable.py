@@ -58,9 +58,11 @@ class Searchable:
         for number, fingerprint in enumerate(tqdm(fingerprints, "search", disable=None)):
             shards = self._read()["shards"]
             if shards.get(str(number)) != fingerprint:
+                others = {key: each for key, each in shards.items() if key != str(number)}
+                self._write(shards=others)  # what it holds of this one is not certain from here on
                 search.add(number, corpus.documents(number))
                 search.commit()
-                self._write(shards=shards | {str(number): fingerprint})
+                self._write(shards=others | {str(number): fingerprint})
                 yield number
 
     def _cut(self, search: TantivySearch, count: int) -> None:
@@ -73,7 +75,12 @@ class Searchable:
         self._write(shards={number: each for number, each in shards.items() if int(number) < count})
 
     def _read(self) -> dict[str, Any]:
-        return json.loads(self._noted.read_text()) if self._noted.is_file() else {}
+        """What is noted; nothing, so that the search index is made anew, when that is damaged."""
+        try:
+            noted = json.loads(self._noted.read_text())
+            return noted if noted.keys() == {"shards", "opt_out"} else {}
+        except (OSError, ValueError, AttributeError):
+            return {}
 
     def _write(self, **changes: Any) -> None:
         content = self._read() | changes

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from starcoder.attribution.corpus import Address
 from starcoder.attribution.lexer import Tokens, lex
-from starcoder.attribution.squeezed import characters, code_points, squeeze
+from starcoder.attribution.squeezed import Lines, characters, code_points, squeeze
 
 TOKENS = 8
 """The shortest span."""
@@ -73,20 +73,23 @@ def find_spans(
     Args:
         query: The text to trace.
         candidates: The documents' addresses and texts.
-        tokens: The shortest span in tokens, at least 1.
+        tokens: The shortest span in tokens, at least 2: windows that overlap tell whether a blank is between tokens.
         characters: The shortest span in characters of the query without superfluous white space.
     """
+    if tokens < 2:
+        raise ValueError(f"spans of {tokens} tokens: 2 or more")
     asked = lex(query)
     found = [(address, text, lex(text)) for address, text in candidates]
     joined = _Joined(asked, [each for _, _, each in found], tokens)
     spans = _long(asked, joined.maximal(), characters)
     places: list[list[Place]] = [[] for _ in spans]
     for number, (address, text, there) in enumerate(found):
-        newlines = np.flatnonzero(code_points(text) == ord("\n"))
+        lines = Lines(text)
         for which, first in joined.standing(spans, number):
             (start, end), size = spans[which].tolist(), int(spans[which] @ (-1, 1))
             if asked.piece(start, end) == there.piece(first, first + size):
-                places[which].append(_place(address, newlines, *there.original(first, first + size)))
+                part = there.original(first, first + size)
+                places[which].append(Place(address, *part, lines.of(*part)))
     return [_span(query, asked, pair.tolist(), at) for pair, at in zip(spans, places, strict=True) if at]
 
 
@@ -123,11 +126,6 @@ def _long(asked: Tokens, spans: Integers, characters: int) -> Integers:
 def _span(query: str, asked: Tokens, part: tuple[int, int], places: Sequence[Place]) -> Span:
     start, end = asked.original(*part)
     return Span(start, end, query[start:end], tuple(places), len(places))
-
-
-def _place(address: Address, newlines: Integers, start: int, end: int) -> Place:
-    first, last = np.searchsorted(newlines, (start, end)).tolist()
-    return Place(address, start, end, (first + 1, last + 1))
 
 
 class _Joined:

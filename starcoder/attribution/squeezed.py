@@ -1,4 +1,4 @@
-"""The view of a text in which white space hides nothing: re-indented and re-wrapped code looks alike (paper §8)."""
+"""The view of a text in which white space hides nothing, re-indented and re-wrapped code looks alike; and its lines."""
 
 import re
 import sys
@@ -42,6 +42,28 @@ def squeeze(text: str) -> Squeezed:
     kept = np.flatnonzero(keep)
     left = np.where(blank[kept], np.uint32(_BLANK), codes[kept])
     return Squeezed(left.tobytes().decode("utf-32-le", "surrogatepass"), np.append(kept, end))
+
+
+def squeezed(text: str) -> str:
+    """The text of `squeeze`, without the places: much faster."""
+    return " ".join(text.split())
+
+
+class Lines:
+    """The lines of a text, which end with a line feed.
+
+    Attributes:
+        count: How many there are.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._breaks = np.flatnonzero(code_points(text) == ord("\n"))
+        self.count = len(self._breaks) + (not text.endswith("\n"))
+
+    def of(self, start: int, end: int) -> tuple[int, int]:
+        """First and last line, counted from 1, of the characters from `start` to before `end`, at least one."""
+        first, last = np.searchsorted(self._breaks, (start, end - 1)).tolist()
+        return first + 1, last + 1
 
 
 def code_points(text: str) -> NDArray[np.uint32]:

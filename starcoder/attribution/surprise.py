@@ -11,7 +11,6 @@ the corpus from those that do not, with an area under the curve of 0.90 by pairs
 """
 
 from collections.abc import Iterable, Sequence
-from hashlib import blake2b
 from math import log2
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -41,31 +40,28 @@ class _Table(NamedTuple):
     Attributes:
         keys: Hashes, uint64 of shape (N,), ascending.
         counts: How often each is seen, int64.
-        marks: One bit of 64 for every repository that has it, uint64: a sketch of how many there are.
     """
 
     keys: NDArray[np.uint64]
     counts: NDArray[np.int64]
-    marks: NDArray[np.uint64]
 
-    def at(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-        """Counts and marks of some hashes, 0 for those that are not here."""
+    def at(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Counts of some hashes, 0 for those that are not here."""
         if not len(self.keys):
-            return np.zeros(len(keys), np.int64), np.zeros(len(keys), np.uint64)
+            return np.zeros(len(keys), np.int64)
         place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        known = self.keys[place] == keys
-        return np.where(known, self.counts[place], 0), np.where(known, self.marks[place], np.uint64(0))
+        return np.where(self.keys[place] == keys, self.counts[place], 0)
 
     def take(self, rows: NDArray[np.int64]) -> "_Table":
         """Some rows."""
-        return _Table(self.keys[rows], self.counts[rows], self.marks[rows])
+        return _Table(self.keys[rows], self.counts[rows])
 
 
-_EMPTY = _Table(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.uint64))
+_EMPTY = _Table(np.empty(0, np.uint64), np.empty(0, np.int64))
 
 
 class Frequencies:
-    """How often each token, and each pair of neighbours, stands in a corpus, and in about how many repositories.
+    """How often each token, and each pair of neighbours, stands in a corpus.
 
     Tokens are known by their hashes alone: no text can be read from the counts. The most frequent tokens, and pairs,
     are kept. A token that is not there counts half, or, when some were cut, as much as the rarest that was kept; a pair
@@ -83,14 +79,13 @@ class Frequencies:
         self._pending: list[list[_Table]] = [[], []]
         self._waiting = 0
 
-    def add(self, text: str, repository: str) -> None:
-        """Count a document of a repository."""
+    def add(self, text: str) -> None:
+        """Count a document."""
         tokens = lex(text)
-        mark = np.uint64(1 << blake2b(repository.encode(errors="surrogatepass"), digest_size=1).digest()[0] % 64)
         self.total += len(tokens)
         for length, pending in enumerate(self._pending, 1):
             keys, counts = np.unique(tokens.hashes(length), return_counts=True)
-            pending.append(_Table(keys, counts, np.full(len(keys), mark)))
+            pending.append(_Table(keys, counts))
             self._waiting += len(keys)
         if self._waiting > _PENDING:
             self._settle()
@@ -104,17 +99,10 @@ class Frequencies:
             pending.append(table)
         self._settle()
 
-    def repositories(self, token: str) -> float:
-        """About how many repositories have a token: near the truth up to 100 (linear counting), 266 at most."""
-        self._settle()
-        _, marks = self._tables[0].at(lex(token).hashes()[:1])
-        free = 64 - sum(int(mark).bit_count() for mark in marks)
-        return -64 * float(np.log(max(free, 1) / 64))
-
     def nats(self, tokens: Tokens) -> tuple[Floats, Floats]:
         """-log p of each token of a text alone, and of each after the one before it, of shape (T,) and (T - 1,)."""
         self._settle()
-        single, pair = (table.at(tokens.hashes(length))[0] for length, table in enumerate(self._tables, 1))
+        single, pair = (table.at(tokens.hashes(length)) for length, table in enumerate(self._tables, 1))
         alone = np.maximum(single, self._floor) / max(self.total, 1)
         after = _PAIRS * pair / np.maximum(single[:-1], 1) + (1 - _PAIRS) * alone[1:]
         return -np.log(np.minimum(alone, 1)), -np.log(np.minimum(after, 1))
@@ -198,13 +186,9 @@ def rarity(repositories: int) -> float:
 
 
 def _sum(tables: Sequence[_Table]) -> _Table:
-    """One table with the counts of several."""
-    columns = (
-        [np.concatenate(column) for column in zip(*tables, strict=True)] if tables else [np.empty(0, np.uint64)] * 3
-    )
-    order = np.argsort(columns[0])
-    keys, counts, marks = (column[order] for column in columns)
+    """One table with the counts of several, at least one."""
+    keys, counts = (np.concatenate(column) for column in zip(*tables, strict=True))
+    order = np.argsort(keys)
+    keys, counts = keys[order], counts[order]
     first = np.flatnonzero(np.concatenate((np.ones(min(len(keys), 1), bool), keys[1:] != keys[:-1])))
-    if not len(first):
-        return _Table(keys, counts.astype(np.int64), marks)
-    return _Table(keys[first], np.add.reduceat(counts, first), np.bitwise_or.reduceat(marks, first))
+    return _Table(keys[first], np.add.reduceat(counts, first)) if len(first) else _EMPTY

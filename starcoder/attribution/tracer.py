@@ -18,6 +18,7 @@ from starcoder.attribution.index import Index
 from starcoder.attribution.lexer import lex
 from starcoder.attribution.search.base import Hit
 from starcoder.attribution.spans import TOKENS, Span, find_spans
+from starcoder.attribution.squeezed import Lines
 from starcoder.attribution.surprise import model_surprises, rarity, surprises
 from starcoder.attribution.trace import Chain, Match, Similar, Source, Trace
 from starcoder.corpus.optout import OptOut
@@ -81,7 +82,7 @@ class Tracer:
         hits = self._propose(text)
         addresses = [hit.address for hit in hits]
         contents = dict(zip(addresses, self._index.search.texts(addresses), strict=True))
-        lines = _Lines(text)
+        lines = Lines(text)
         matches = sorted(self._matches(text, lines, contents, model), key=lambda match: (-match.score, match.start))
         return Trace(
             text,
@@ -109,7 +110,7 @@ class Tracer:
     def _matches(
         self,
         text: str,
-        lines: "_Lines",
+        lines: Lines,
         contents: Mapping[Address, str],
         model: Sequence[tuple[int, int, float]] | None,
     ) -> Iterator[Match]:
@@ -166,23 +167,10 @@ class Tracer:
         overlaps = [np.isin(runs, lex(contents[hit.address]).hashes(_RUN)).mean() for hit in hits]
         best = sorted(zip(overlaps, hits, strict=True), key=lambda pair: -pair[0])[:_SIMILAR]
         return [
-            Similar(self._source(hit.address, 0, len(content), (1, _Lines(content).count)), hit.score, float(overlap))
+            Similar(self._source(hit.address, 0, len(content), (1, Lines(content).count)), hit.score, float(overlap))
             for overlap, hit in best
             for content in [contents[hit.address]]
         ]
-
-
-class _Lines:
-    """The lines of a text."""
-
-    def __init__(self, text: str) -> None:
-        self._breaks = np.flatnonzero(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4") == ord("\n"))
-        self.count = len(self._breaks) + (not text.endswith("\n"))
-
-    def of(self, start: int, end: int) -> tuple[int, int]:
-        """First and last line of the characters from `start` to before `end`."""
-        first, last = np.searchsorted(self._breaks, (start, end - 1)).tolist()
-        return first + 1, last + 1
 
 
 def pieces(text: str, size: int = _PIECE) -> Iterator[str]:

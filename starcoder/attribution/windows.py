@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from starcoder.attribution.hashing import BASE, INVERSE, Hashes, mixed
+from starcoder.attribution.squeezed import code_points
+
 WINDOW = 50
 """Characters of a window, and from one stored window to the next."""
 
-Hashes = NDArray[np.uint64]
-
-_BASE = 0x9E3779B97F4A7C15
 _BLOCK = WINDOW * 2**11  # characters that are hashed at a time; the arrays fit in a cache
 
 
@@ -23,7 +23,7 @@ def _powers(base: int) -> Hashes:
     return np.multiply.accumulate(np.full(_BLOCK + WINDOW, base, np.uint64))
 
 
-_POWERS, _INVERSES = _powers(_BASE), _powers(pow(_BASE, -1, 2**64))
+_POWERS, _INVERSES = _powers(BASE), _powers(INVERSE)
 
 
 def hashes(text: str, stride: int = 1) -> Iterator[Hashes]:
@@ -38,17 +38,10 @@ def hashes(text: str, stride: int = 1) -> Iterator[Hashes]:
 
 
 def _block(text: str, stride: int) -> Hashes:
-    values = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4") * _POWERS[: len(text)]
+    values = code_points(text) * _POWERS[: len(text)]
     sums = np.concatenate([np.zeros(1, np.uint64), values.cumsum(dtype=np.uint64)])
     polynomials = sums[WINDOW::stride] - sums[:-WINDOW:stride]
-    return _mixed(polynomials * _INVERSES[: len(text) - WINDOW + 1 : stride])
-
-
-def _mixed(numbers: Hashes) -> Hashes:
-    """The numbers with every bit depending on every bit, one to one: the low bits of polynomials are poor."""
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        numbers = (numbers ^ (numbers >> np.uint64(shift))) * np.uint64(factor)
-    return numbers ^ (numbers >> np.uint64(31))
+    return mixed(polynomials * _INVERSES[: len(text) - WINDOW + 1 : stride])
 
 
 def runs(found: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from starcoder.attribution.calibration import FILE, Calibration, Row, calibrate, frequency, snippet
+from starcoder.attribution.calibration import FILE, LENGTHS, Calibration, Row, _chosen, calibrate, frequency, snippet
 from starcoder.attribution.index import Index, index
 from starcoder.attribution.verdict import Thresholds
+from starcoder.corpus.sampling import random_key
 from starcoder.errors import UserError
 from tests.attribution.corpora import file, files, function, write_corpus
 
@@ -70,6 +71,16 @@ def test_without_held_out_repositories_there_is_nothing_to_measure(tmp_path: Pat
         calibrate(tmp_path / "trace")
     with pytest.raises(UserError, match="at least 1"):
         calibrate(tmp_path / "trace", snippets=0)
+
+
+def test_the_snippets_are_those_of_the_first_files_in_random_order(tmp_path: Path) -> None:
+    held = files("held", 4, 5)
+    corpus = write_corpus(tmp_path / "corpus", files("ann", 1, 1), held)
+    first = sorted(held, key=lambda document: random_key(7, document.name))
+    for length in LENGTHS:
+        long = [document for document in first if snippet(document, length, 7)]
+        chosen = [each for each in _chosen(corpus, 6, 7) if each.length == length]
+        assert [(each.name, each.text) for each in chosen] == [(d.name, snippet(d, length, 7)) for d in long[:6]]
 
 
 def test_snippets_are_whole_lines_of_the_length() -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import signal
 import time
@@ -260,6 +261,44 @@ def test_a_build_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     for number in (0, 5, 311, 599):
         assert opened.search.find(train[number].content[100:700], k=1)[0].path == train[number].path
         assert opened.membership.chains(train[number].content)
+
+
+def flipped(path: Path) -> None:
+    """Change a byte in the middle of a file, and not its size."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("name", ["windows.npz", "frequencies.npz", "counts.json"])
+def test_a_damaged_part_is_not_built_upon(copy: Path, name: str) -> None:
+    part = next((copy / "trace" / "parts").iterdir())
+    flipped(part / name) if name != "counts.json" else (part / name).write_text("{" * (part / name).stat().st_size)
+    with pytest.raises(UserError, match=f"{part.name} is damaged: run the same command again with --fresh"):
+        index(copy / "corpus", copy / "trace", rate=1e-3)
+    index(copy / "corpus", copy / "trace", rate=1e-3, fresh=True)
+    assert Index.open(copy / "trace").membership.chains(function("bob/tool/main.py/1"))
+
+
+def test_a_note_of_the_search_index_that_is_damaged_makes_it_anew(copy: Path) -> None:
+    noted = copy / "trace" / "search.json"
+    noted.write_text("?" * noted.stat().st_size)
+    index(copy / "corpus", copy / "trace", rate=1e-3)
+    assert Manifest.read(copy / "trace").made == 3
+    assert Index.open(copy / "trace").search.count() == len(TRAIN)
+
+
+def test_what_the_membership_test_guarantees_is_measured_and_told(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index(made / "corpus", tmp_path / "trace", rate=0.01)
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(
+        r"membership test: 0\.\d MB, took 0\.\d+ of 200,000 random ones for known, made for 0\.01; "
+        "finds every copy of at least 99 characters, white space squeezed",
+        told,
+    )
+    assert 0.005 < Manifest.read(tmp_path / "trace").false_positives < 0.015
 
 
 def test_one_run_at_a_time(copy: Path) -> None:

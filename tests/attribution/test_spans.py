@@ -55,7 +55,7 @@ def addressed(documents: list[str]) -> list[tuple[Address, str]]:
 
 
 @settings(max_examples=400)
-@given(TEXTS, st.lists(TEXTS, max_size=4), st.integers(1, 4), st.integers(0, 5))
+@given(TEXTS, st.lists(TEXTS, max_size=4), st.integers(2, 4), st.integers(0, 5))
 def test_spans_are_those_of_a_search_of_all(query: str, documents: list[str], tokens: int, characters: int) -> None:
     spans = find_spans(query, addressed(documents), tokens, characters)
     assert told(spans) == reference(query, documents, tokens, characters)

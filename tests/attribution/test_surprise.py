@@ -17,8 +17,8 @@ TEXTS = ["a = b + a", "for  x in a:\n\tprint(x)", "a = b", ""]
 
 def counted(texts: list[str], capacity: int = 100) -> Frequencies:
     found = Frequencies(capacity)
-    for number, text in enumerate(texts):
-        found.add(text, f"owner/{number}")
+    for text in texts:
+        found.add(text)
     return found
 
 
@@ -57,25 +57,15 @@ def test_what_is_unseen_or_cut_counts_as_little_as_what_is_rarest() -> None:
 
 def test_merged_and_saved_counts_are_those_of_one_pass(tmp_path: Path) -> None:
     whole, merged = counted(TEXTS), counted(TEXTS[:1])
-    for number, text in enumerate(TEXTS[1:], 1):
+    for text in TEXTS[1:]:
         part = Frequencies(100)
-        part.add(text, f"owner/{number}")
+        part.add(text)
         merged.merge(part)
     merged.save(tmp_path / "counts.npz")
     read = Frequencies.open(tmp_path / "counts.npz")
     assert (read.total, read.capacity) == (whole.total, 100)
     for one, two in zip(whole.nats(lex("a = q\nprint(a")), read.nats(lex("a = q\nprint(a")), strict=True):
         assert one.tolist() == two.tolist()
-    assert read.repositories("a") == whole.repositories("a")
-
-
-def test_about_how_many_repositories_have_a_token() -> None:
-    frequencies = Frequencies()
-    for number in range(60):
-        frequencies.add(f"common common {'rare' if number < 3 else ''}", f"owner/{number}")
-    assert frequencies.repositories("rare") == pytest.approx(3, abs=0.6)
-    assert frequencies.repositories("common") == pytest.approx(60, rel=0.3)
-    assert frequencies.repositories("never") == 0
 
 
 def test_a_span_of_seldom_tokens_surprises_more() -> None:

@@ -46,7 +46,7 @@ def speeds(documents: Sequence[Document]) -> Frequencies:
         "tokens": lambda each: lex(each.content),
         "tokens and hashes": lambda each: lex(each.content).hashes(8),
         "boilerplate": lambda each: boilerplate(each.content),
-        "token counts": lambda each: frequencies.add(each.content, each.repository),
+        "token counts": lambda each: frequencies.add(each.content),
     }
     size = sum(len(each.content) for each in documents) / 1e6
     for name, step in steps.items():
