@@ -14,7 +14,7 @@ from starcoder.corpus.license_notices import foreign_notice, spdx_tags
 
 _LONGEST = 1000
 
-Reason = Literal["licence", "generated", "first line", "imports", "data"]
+Reason = Literal["licence", "generated", "first line", "imports", "data", "no words"]
 
 _COMMENT = re.compile(
     r"[ \t]*(?:#+(?!!|[ \t]*include\b)|//+|/\*+|\*+/?|--+|;+|%+|<!--|\"\"\"|'''|dnl\b|rem\b)", re.IGNORECASE
@@ -68,6 +68,8 @@ _NUMBER = r"[-+]?+(?:0[xX][\da-fA-F]++|\d[\d_.]*+(?:[eE][-+]?+\d++)?+)[uUlLfF]*+
 _GAP = r"[\s,;:|\[\](){}\"']"
 _DATA = re.compile(rf"(?<![\w.]){_NUMBER}(?:{_GAP}++{_NUMBER}){{7,}}+{_GAP}*+")
 
+_RULE = re.compile(r"([^\w\s])\1{9,}+")
+
 
 @dataclass(frozen=True, slots=True)
 class Region:
@@ -88,10 +90,11 @@ def boilerplate(text: str) -> list[Region]:
     """The parts of a text that are boilerplate, by their starts; they may overlap.
 
     Licences and copyright notices (comments by the paragraph), banners of generated code (comments by the line), first
-    lines and modelines, imports, and lists of at least 8 numbers.
+    lines and modelines, imports, lists of at least 8 numbers, and rules of at least 10 equal signs, such as dashes.
     """
     found = [Region(*match.span(), "imports") for match in _IMPORTS.finditer(text)]
     found += [Region(*match.span(), "data") for match in _DATA.finditer(text)]
+    found += [Region(*match.span(), "no words") for match in _RULE.finditer(text)]
     for start, end in _paragraphs(text):
         if _is_licence(text[start:end]):
             found.append(Region(start, end, "licence"))

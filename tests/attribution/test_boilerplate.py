@@ -32,6 +32,14 @@ def whole(text: str, part: str) -> str | None:
     return reason
 
 
+def test_rules_around_a_heading_have_no_weight_but_code_between_them_has() -> None:
+    rule = "#" + "-" * 78 + "\n"
+    text = f"{APACHE}{rule}# Imports\n{rule}{CODE}"
+    ruled = [(region.start, region.end) for region in boilerplate(text) if region.reason == "no words"]
+    assert ruled == [(at, at + 78) for at in (text.index("--"), text.rindex("-" * 78))]
+    assert not [region for region in boilerplate("a --> b ==== c\n") if region.reason == "no words"]
+
+
 @pytest.mark.parametrize(
     ("reason", "text"),
     [

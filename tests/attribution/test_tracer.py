@@ -19,12 +19,13 @@ from tests.attribution.corpora import file, files, function, write_corpus
 COPIED = function("bob/tool/main.py/1")
 TWICE = function("ann/lib0/src/0.py/0")
 MINE = function("mine")
+HEADED = f"#{'-' * 78}\n# Imports\n#{'-' * 78}\n"
 RULED = f"#{'-' * 70}\n# Copyright (c) 2011 Ann Other. All rights reserved.\n# See LICENSE.\n#{'-' * 70}\n"
 TRAIN = [
     *files("ann", 2, 4),
     file("bob/tool", "main.py", copies=3, license="Apache-2.0"),
     *files("cat", 2, 4),
-    replace(file("dan/mirror", "copy.py"), content=f"x = 1\n\n\n{TWICE}\n{RULED}"),
+    replace(file("dan/mirror", "copy.py"), content=f"x = 1\n\n\n{TWICE}\n{RULED}{HEADED}"),
     replace(file("eve/web", "page.js"), content=f"// a page\n{TWICE}", language="javascript"),
 ]
 
@@ -98,7 +99,7 @@ def test_boilerplate_is_set_aside_and_why(opened: Index) -> None:
     assert judge(found).level == "nothing"
 
 
-@pytest.mark.parametrize(("text", "reason"), [(RULED, "licence"), (f"#{'-' * 70}\n", "no words")])
+@pytest.mark.parametrize(("text", "reason"), [(RULED, "licence"), (f"#{'-' * 70}\n", "no words"), (HEADED, "no words")])
 def test_rules_of_dashes_have_no_weight(opened: Index, text: str, reason: str) -> None:
     found = Tracer(opened).trace(text)
     assert not found.matches
