@@ -260,7 +260,7 @@ def _told(folder: Path, manifest: Manifest) -> str:
     shards = len(manifest.shards)
     counts = ", ".join(f"{count:,} {what}" for what, count in manifest.counts.items())
     size = sum(size for name, size in manifest.files.items() if name.startswith(f"{_MEMBERSHIP}/"))
-    known = f"took {manifest.false_positives:.2g} of {_MEASURED:,} random ones for known"
+    known = f"took a share of {manifest.false_positives:.2g} of {_MEASURED:,} random windows for known"
     return (
         f"{folder}: {counts}; {manifest.made:,} of {shards:,} shards read, {manifest.seconds:,.0f} s\n"
         f"membership test: {size / 1e6:,.1f} MB, {known}, made for {manifest.parameters.rate:.2g}; "

@@ -200,8 +200,9 @@ def _outside(text: str, span: Span, regions: Sequence[Region]) -> list[Span]:
 
 
 def _reason(span: Span, regions: Sequence[Region]) -> str:
-    """What most of a span is that is not weighed."""
-    shares = [(min(region.end, span.end) - max(region.start, span.start), region.reason) for region in regions]
+    """What most of a span is that is not weighed, rules apart."""
+    worded = [region for region in regions if region.reason != "no words"]
+    shares = [(min(region.end, span.end) - max(region.start, span.start), region.reason) for region in worded]
     return max(((share, reason) for share, reason in shares if share > 0), default=(0, "no words"))[1]
 
 

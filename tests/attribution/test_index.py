@@ -294,7 +294,7 @@ def test_what_the_membership_test_guarantees_is_measured_and_told(
     index(made / "corpus", tmp_path / "trace", rate=0.01)
     told = capsys.readouterr().out.splitlines()[-1]
     assert re.fullmatch(
-        r"membership test: 0\.\d MB, took 0\.\d+ of 200,000 random ones for known, made for 0\.01; "
+        r"membership test: 0\.\d MB, took a share of 0\.\d+ of 200,000 random windows for known, made for 0\.01; "
         "finds every copy of at least 99 characters, white space squeezed",
         told,
     )
