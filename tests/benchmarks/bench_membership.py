@@ -1,8 +1,8 @@
 """Membership per CPU second: storing and asking, beside one keyed hash for each window, taking turns in one run.
 
-The texts are source files of the installed packages; half of them are stored, the others are asked for, as are random
-windows for the rate. Run by `make bench`, or
-`python -m tests.benchmarks.bench_membership [--characters N] [--rate R] [--rounds N]`.
+The training documents of a corpus are stored; its validation documents, whose repositories are not among those, are
+asked for, as are random windows for the rate. Run by `make bench`, or
+`python -m tests.benchmarks.bench_membership [CORPUS] [--rate R] [--rounds N]`.
 """
 
 import argparse
@@ -15,7 +15,9 @@ from rbloom import Bloom
 
 from starcoder.attribution.membership import Membership
 from starcoder.attribution.squeezed import squeeze
-from tests.benchmarks.bench_tokenizer import code, measure
+from starcoder.corpus.document import read_documents
+from tests.benchmarks.bench_tokenizer import measure
+from tests.benchmarks.corpora import add_corpus, is_there
 
 
 def keyed(window: str) -> int:
@@ -36,12 +38,15 @@ def window_by_window(texts: list[str], capacity: int, rate: float) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--characters", type=int, default=60_000_000)
+    add_corpus(parser)
     parser.add_argument("--rate", type=float, default=1e-6)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    texts = code(arguments.characters, seed=3)
-    stored, others = texts[::2], texts[1::2]
+    if not is_there(arguments.corpus):
+        return
+    stored, others = (
+        [document.content for document in read_documents(arguments.corpus, split)] for split in ("train", "validation")
+    )
     capacity = sum(map(len, stored)) // 50
     megabytes = sum(len(text.encode()) for text in stored) / 1e6
 
@@ -65,14 +70,14 @@ def main() -> None:
         "ask, 500 characters each time": ask([text[place : place + 500] for text, place in places]),
         f"ask, {len(whole) / 1e6:.0f} MB at once": ask([whole]),
     }
-    print(f"{len(stored):,} files, {megabytes:.1f} MB, {windows:,} windows")
+    print(f"{arguments.corpus}: {len(stored):,} documents, {megabytes:.1f} MB, {windows:,} windows")
     for name, values in measure(contenders, arguments.rounds).items():
         rate = statistics.median(values)
         size = f"{rate * megabytes / windows:8.1f} MB/s" if name.startswith("store") else ""
         print(f"{name:<32} {rate / 1e6:6.2f} M windows/s {size}")
     found = sum(bool(membership.chains(text)) for text in others)
     random_rate = membership.measured_rate(2_000_000)
-    print(f"asked for {len(others):,} other files, {found:,} have a window that is stored")
+    print(f"asked for {len(others):,} documents of other repositories, {found:,} have a window that is stored")
     print(f"random windows found: {random_rate:.2e} of 2,000,000, asked for: {arguments.rate:g}")
 
 

@@ -17,15 +17,16 @@ from starcoder.attribution.corpus import Address, Corpus
 from starcoder.attribution.search.base import ANALYZERS, Analyzer
 from starcoder.attribution.search.embedded import TantivySearch
 from starcoder.corpus.document import Document
-
-CORPORA = (Path("build/pii/corpus"), Path("build/smoke/corpus"))
+from tests.benchmarks.corpora import add_corpus, is_there
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", type=Path, nargs="?", default=next(filter(Path.exists, CORPORA), CORPORA[-1]))
+    add_corpus(parser)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
+    if not is_there(arguments.corpus):
+        return
     corpus = Corpus.open(arguments.corpus)
     documents = [
         (Address(shard, row), document)

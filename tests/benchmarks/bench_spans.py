@@ -3,7 +3,7 @@
 Queries are pieces of 1,000 tokens of the corpus itself, and of its validation documents, whose repositories are not in
 the training documents. Seconds are of this process alone, so that neighbours on the machine disturb less.
 
-Run by `make bench`, or `python -m tests.benchmarks.bench_spans [--corpus FOLDER] [--queries N] [--exact TOKENIZER]`.
+Run by `make bench`, or `python -m tests.benchmarks.bench_spans [CORPUS] [--queries N] [--exact TOKENIZER]`.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from starcoder.attribution.suffixes import Suffixes, build_suffixes, check_engin
 from starcoder.attribution.surprise import Frequencies, surprises
 from starcoder.corpus.document import Document, read_documents
 from starcoder.errors import UserError
+from tests.benchmarks.corpora import add_corpus, is_there
 
 CANDIDATES = 50
 TOKENS = 1000
@@ -77,12 +78,11 @@ def traced(name: str, queries: Sequence[str], documents: Documents, find: Callab
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--corpus", type=Path, default=Path("build/smoke/corpus"))
+    add_corpus(parser)
     parser.add_argument("--queries", type=int, default=60)
-    parser.add_argument("--exact", type=Path, default=Path("build/smoke/tokenizer"))
+    parser.add_argument("--exact", type=Path, help="folder of a tokenizer; the one beside the corpus unless said")
     options = parser.parse_args()
-    if not options.corpus.exists():
-        print(f"no corpus in {options.corpus}: make one with `make smoke`, or name a --corpus")
+    if not is_there(options.corpus):
         return
     rng, corpus = Random(1234), Corpus.open(options.corpus)
     documents = {Address(n, row): each for n in range(len(corpus.shards)) for row, each in corpus.documents(n)}
@@ -104,7 +104,7 @@ def main() -> None:
         aside = sum(reason is not None for query, found in spans for reason in set_aside(query, found))
         values = sorted(value for query, found in spans for value in surprises(query, found, frequencies))
         print(f"{name}: of {len(values)} spans in 50 others {aside} set aside; nats p50 {median(values or [0]):.0f}")
-    exact(corpus, documents, options.exact, list(by_text), others)
+    exact(corpus, documents, options.exact or options.corpus.parent / "tokenizer", list(by_text), others)
 
 
 def exact(corpus: Corpus, documents: Documents, tokenizer: Path, own: list[str], others: list[str]) -> None:
