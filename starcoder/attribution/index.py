@@ -24,7 +24,7 @@ from starcoder.attribution import parts
 from starcoder.attribution.corpus import Corpus
 from starcoder.attribution.manifest import FILE, Manifest, OtherVersion, Parameters
 from starcoder.attribution.membership import Membership
-from starcoder.attribution.search.base import Search
+from starcoder.attribution.search.base import ANALYZERS, Search
 from starcoder.attribution.search.embedded import TantivySearch
 from starcoder.attribution.searchable import Searchable
 from starcoder.attribution.surprise import Frequencies
@@ -110,7 +110,12 @@ class Index:
 
 
 def index(
-    corpus: Path, output: Path = Path("build/trace"), rate: float = 1e-6, exact: Path | None = None, fresh: bool = False
+    corpus: Path,
+    output: Path = Path("build/trace"),
+    rate: float = 1e-6,
+    trigrams: bool = False,
+    exact: Path | None = None,
+    fresh: bool = False,
 ) -> None:
     """Index a corpus for attribution: search, membership test, token counts.
 
@@ -121,6 +126,7 @@ def index(
         corpus: Folder that `starcoder corpus build` wrote.
         output: Folder of the index.
         rate: Share of windows that the membership test takes for known by chance; 1e-6 takes 28.8 bits a window.
+        trigrams: Search by character 3-grams, too, as the paper does: MEASURED
         exact: Folder of a tokenizer, or of a model with its own: add suffix arrays of the corpus in its tokens, with
             which every span of the whole corpus is found and counted. They take 6 bytes a token, and Linux on x86-64.
         fresh: Remove an index that is there, and start over.
@@ -130,7 +136,7 @@ def index(
     """
     begin = time.perf_counter()
     source = Corpus.open(corpus)
-    parameters = Parameters(rate, str(exact.resolve()) if exact else "")
+    parameters = Parameters(rate, trigrams, str(exact.resolve()) if exact else "")
     manifest = Manifest.of(source, read_summary(corpus)["options"], parameters)
     tokenizer = _tokenizer(exact) if exact else None
     with _claimed(output):
@@ -161,7 +167,8 @@ def _make(corpus: Corpus, folder: Path, manifest: Manifest) -> int:
     for path in (folder / _PARTS).iterdir():
         if path.name not in wanted:
             shutil.rmtree(path)
-    searchable = Searchable(folder / _SEARCH, folder / _INDEXED)
+    analyzers = ANALYZERS if manifest.parameters.trigrams else ANALYZERS[:1]
+    searchable = Searchable(folder / _SEARCH, folder / _INDEXED, analyzers)
     return len(made | searchable.update(corpus, wanted, manifest.opt_out))
 
 

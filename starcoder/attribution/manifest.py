@@ -27,10 +27,12 @@ class Parameters:
 
     Attributes:
         rate: False positives of the membership test, as a share of the windows that are asked for.
+        trigrams: Whether documents are searched for by character 3-grams besides code tokens.
         exact: Absolute path of the tokenizer with which the suffix arrays of the corpus are made; empty without them.
     """
 
     rate: float = 1e-6
+    trigrams: bool = False
     exact: str = ""
 
 
@@ -144,8 +146,9 @@ class Manifest:
 
 def _again(folder: Path, content: dict[str, Any]) -> str:
     tokenizer = content.get("parameters", {}).get("exact")
-    exact = f" --exact {shown(Path(tokenizer))}" if tokenizer else ""
-    return f"run `starcoder trace index {shown(Path(content.get('corpus', 'CORPUS')))} --output {folder}{exact}`"
+    options = " --trigrams" if content.get("parameters", {}).get("trigrams") else ""
+    options += f" --exact {shown(Path(tokenizer))}" if tokenizer else ""
+    return f"run `starcoder trace index {shown(Path(content.get('corpus', 'CORPUS')))} --output {folder}{options}`"
 
 
 def _changed(before: dict[str, str], now: dict[str, str]) -> str:

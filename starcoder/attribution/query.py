@@ -51,7 +51,7 @@ def query(
         language: Look at documents in this language alone, such as python or c++.
         license: Look at documents under this SPDX id alone.
         repository: Look at this repository alone.
-        k: Documents that search proposes for each part of the text, by either of its analysers.
+        k: Documents that search proposes for each part of the text, by each of the index's analysers.
         opt_out: A list of owners and repositories; sources that are on it are marked.
         fail_on: Exit with 1 when the verdict is at this level or above, for CI.
 

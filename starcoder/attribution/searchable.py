@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from starcoder.attribution.corpus import Corpus
+from starcoder.attribution.search.base import Analyzer
 from starcoder.attribution.search.embedded import TantivySearch
 from starcoder.errors import UserError
 from starcoder.storage import atomic_file
@@ -23,8 +24,8 @@ class Searchable:
     anew, unless nothing does.
     """
 
-    def __init__(self, folder: Path, noted: Path) -> None:
-        self._folder, self._noted = folder, noted
+    def __init__(self, folder: Path, noted: Path, analyzers: Sequence[Analyzer]) -> None:
+        self._folder, self._noted, self._analyzers = folder, noted, tuple(analyzers)
 
     def update(self, corpus: Corpus, fingerprints: Sequence[str], opt_out: Sequence[str]) -> set[int]:
         """Add the shards that are new or have changed, and take out those that are gone; return the former's numbers.
@@ -48,9 +49,11 @@ class Searchable:
     def _open(self) -> TantivySearch:
         if self._read():
             with suppress(UserError):  # it is damaged, or of another version
-                return TantivySearch.open(self._folder)
+                search = TantivySearch.open(self._folder)
+                if search.analyzers == self._analyzers:
+                    return search
         shutil.rmtree(self._folder, ignore_errors=True)
-        search = TantivySearch.create(self._folder)
+        search = TantivySearch.create(self._folder, analyzers=self._analyzers)
         self._write(shards={}, opt_out=[])
         return search
 

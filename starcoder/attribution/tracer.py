@@ -39,7 +39,7 @@ class Tracer:
 
     Args:
         index: The index.
-        k: Documents that search proposes for each piece of the text, by either of its analysers.
+        k: Documents that search proposes for each piece of the text, by each of its analysers.
         language: Look at documents in this language alone.
         license: Look at documents under this SPDX id alone.
         repository: Look at this repository alone.
