@@ -126,7 +126,7 @@ def index(
         corpus: Folder that `starcoder corpus build` wrote.
         output: Folder of the index.
         rate: Share of windows that the membership test takes for known by chance; 1e-6 takes 28.8 bits a window.
-        trigrams: Search by character 3-grams, too, as the paper does: MEASURED
+        trigrams: Search by character 3-grams, too, as the paper does; that takes more than twice the time to index.
         exact: Folder of a tokenizer, or of a model with its own: add suffix arrays of the corpus in its tokens, with
             which every span of the whole corpus is found and counted. They take 6 bytes a token, and Linux on x86-64.
         fresh: Remove an index that is there, and start over.
