@@ -308,3 +308,16 @@ def test_one_run_at_a_time(copy: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another run is at work"):
             index(copy / "corpus", copy / "trace")
+
+
+def test_trigrams_are_an_option_that_remakes_search_alone(copy: Path) -> None:
+    assert Index.open(copy / "trace").search.analyzers == ("tokens",)
+    before = {path.name: path.stat().st_mtime_ns for path in (copy / "trace" / "parts").iterdir()}
+    index(copy / "corpus", copy / "trace", trigrams=True)
+    opened = Index.open(copy / "trace")
+    assert opened.search.analyzers == ("tokens", "trigrams")
+    assert opened.search.count() == len(TRAIN)
+    assert {path.name: path.stat().st_mtime_ns for path in (copy / "trace" / "parts").iterdir()} == before
+    unfinished(copy)
+    with pytest.raises(UserError, match="--trigrams"):
+        Index.open(copy / "trace")
