@@ -5,7 +5,7 @@ however many completions they are to have, and grow one token at a time, each at
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -15,10 +15,10 @@ import torch
 from starcoder import tokenizer as tokenizers
 from starcoder.batch import Batch, check_prompt, evaluating
 from starcoder.decoding import Decoding
-from starcoder.errors import UserError
+from starcoder.errors import UserError, needing
 from starcoder.model import StarCoder
 from starcoder.release.folder import local_folder
-from starcoder.sampling import NOT_FINITE, Ends, Finish, Sampling, never
+from starcoder.sampling import NOT_FINITE, Ends, Finish, Logprob, Sampling, never
 from starcoder.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Tokenizer
 
 T = TypeVar("T")
@@ -32,11 +32,13 @@ class Prompt:
         ids: token ids; none begin a new document.
         keys: one for each sample: its random numbers are a function of this list of numbers, none of them negative.
         ends: whether a completion that has just grown is at its end; `ends_with` makes one from stop strings.
+        logprobs: whether to tell how likely each token was.
     """
 
     ids: Sequence[int]
     keys: Sequence[Sequence[int]]
     ends: Ends = never
+    logprobs: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,14 @@ class Sample:
         sample: place of its key among the prompt's.
         ids: token ids, without the prompt and without `<|endoftext|>`.
         finish: why it ended.
+        logprobs: how likely the model found each of the ids, where the prompt asked for it.
     """
 
     prompt: int
     sample: int
     ids: list[int]
     finish: Finish
+    logprobs: list[Logprob] = field(default_factory=list)
 
 
 def generate(
@@ -90,10 +94,7 @@ def infill(
     **sampling: Any,
 ) -> list[str]:
     """Write what stands between each prefix and suffix, which are plain text; the rest is as for `generate`."""
-    prompts = [
-        [FIM_PREFIX, *tokenizer.encode(prefix), FIM_SUFFIX, *tokenizer.encode(suffix), FIM_MIDDLE]
-        for prefix, suffix in gaps
-    ]
+    prompts = [_around(tokenizer, prefix, suffix) for prefix, suffix in gaps]
     return _complete(model, tokenizer, prompts, Sampling(**sampling), decoding)
 
 
@@ -129,34 +130,44 @@ def complete(
         trace: folder that `starcoder trace index` wrote; below the completion, where it comes from is told.
     """
     tell = _teller(trace) if trace else None
-    options: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_p": top_p,
-        "stop": stop or (),
-        "seed": seed,
-        "decoding": decoding,
-    }
+    sampling = Sampling(max_new_tokens, temperature, top_p, stop=stop or (), seed=seed)
     folder = local_folder(model, revision=revision)
     tokenizer = tokenizers.load(folder)
     network = StarCoder.from_pretrained(folder, getattr(torch, dtype) if dtype else None).to(
         "cuda" if torch.cuda.is_available() else "cpu"
     )
-    if suffix is None:
-        completion = generate(network, tokenizer, [prompt], **options)[0]
-    else:
-        completion = infill(network, tokenizer, [(prompt, suffix)], **options)[0]
+    check_vocabulary(network, tokenizer)
+    ids = tokenizer.encode_prompt(prompt) if suffix is None else _around(tokenizer, prompt, suffix)
+    wanted = Prompt(ids, [[seed, 0]], ends_with(tokenizer.decode, sampling.stop), logprobs=tell is not None)
+    (sample,) = sample_tokens(network, [wanted], sampling, tokenizer.vocab_size, decoding)
+    completion = cut(tokenizer.decode(sample.ids), sampling.stop)
     print(completion)
     if tell:
-        print("\n" + tell(completion), end="")
+        print("\n" + tell(completion, _placed(tokenizer, sample)), end="")
 
 
-def _teller(folder: Path) -> Callable[[str], str]:
-    """What tells where a text comes from."""
-    from starcoder.attribution.index import Index
-    from starcoder.attribution.query import tell
+def _teller(folder: Path) -> Callable[[str, list[tuple[int, int, float]]], str]:
+    """What tells where a text comes from, given what `_placed` says of its tokens."""
+    with needing("attribution,corpus"):
+        from starcoder.attribution.index import Index
+        from starcoder.attribution.query import tell
 
     return partial(tell, Index.open(folder))
+
+
+def _placed(tokenizer: Tokenizer, sample: Sample) -> list[tuple[int, int, float]]:
+    """Start and end in the text of each token, one character at least, and the logarithm of its probability."""
+    from starcoder.serving.logprobs import Teller
+
+    told = Teller(tokenizer).block((each.token, each) for each in sample.logprobs)
+    starts, logprobs = told["text_offset"], told["token_logprobs"]
+    ends = [*starts, len(tokenizer.decode(sample.ids))][1:]
+    return [(start, max(start + 1, end), logprob) for start, end, logprob in zip(starts, ends, logprobs, strict=True)]
+
+
+def _around(tokenizer: Tokenizer, prefix: str, suffix: str) -> list[int]:
+    """The prompt for what stands between two plain texts."""
+    return [FIM_PREFIX, *tokenizer.encode(prefix), FIM_SUFFIX, *tokenizer.encode(suffix), FIM_MIDDLE]
 
 
 def _complete(
@@ -268,7 +279,9 @@ def sample_tokens(
 def _samples(prompts: Sequence[Prompt], sampling: Sampling, batch: Batch) -> Iterator[Sample]:
     longest_first = sorted(enumerate(prompts), key=lambda numbered: len(numbered[1].ids), reverse=True)
     samples = {
-        batch.add(prompt.ids, sampling, key, prompt.ends): Sample(number, place, [], "length")
+        batch.add(prompt.ids, sampling, key, prompt.ends, 0 if prompt.logprobs else None): Sample(
+            number, place, [], "length"
+        )
         for number, prompt in longest_first
         for place, key in enumerate(prompt.keys)
     }
@@ -279,6 +292,7 @@ def _samples(prompts: Sequence[Prompt], sampling: Sampling, batch: Batch) -> Ite
                     raise UserError(NOT_FINITE)
                 if growth.token is not None:
                     samples[growth.handle].ids.append(growth.token)
+                    samples[growth.handle].logprobs.extend([growth.logprob] if growth.logprob else [])
                 if growth.finish:
                     yield replace(samples.pop(growth.handle), finish=growth.finish)
 

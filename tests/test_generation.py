@@ -14,10 +14,20 @@ from starcoder import decoding
 from starcoder import tokenizer as tokenizers
 from starcoder.cli import main
 from starcoder.errors import UserError
-from starcoder.generation import Prompt, Sample, ends_with, frame, generate, generate_tokens, infill, sample_tokens
+from starcoder.generation import (
+    Prompt,
+    Sample,
+    _placed,
+    ends_with,
+    frame,
+    generate,
+    generate_tokens,
+    infill,
+    sample_tokens,
+)
 from starcoder.model import StarCoder, StarCoderConfig
 from starcoder.release.folder import save, to_transformers
-from starcoder.sampling import Sampling, choose
+from starcoder.sampling import Logprob, Sampling, choose
 from starcoder.tokenizer import EOD, FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
 
 SHARP = StarCoderConfig(
@@ -299,6 +309,30 @@ def test_samples_come_as_they_end_and_say_why() -> None:
         (1, 0, [6, 7, 8, 9], "length"),
         (0, 0, [3, 4, 5], "stop"),
     ]
+
+
+def test_the_probabilities_of_what_was_written_are_the_models_own(sharp: StarCoder) -> None:
+    """Before temperature and nucleus, as a pass over the whole text tells them, and only where they are asked for."""
+    wanted = [Prompt(ids, [[0], [1]], logprobs=place != 1) for place, ids in enumerate(random_prompts(5, 7, 30))]
+    for sample in sample_tokens(sharp, wanted, Sampling(20, temperature=0.7, top_p=0.9)):
+        whole = torch.tensor([[*wanted[sample.prompt].ids, *sample.ids]])
+        with torch.inference_mode():
+            every = sharp(whole)[0, :-1].log_softmax(-1).gather(1, whole[0, 1:, None])[:, 0]
+        expected = every[len(whole[0]) - len(sample.ids) - 1 :].tolist() if sample.prompt != 1 else []
+        assert [told.token for told in sample.logprobs] == (sample.ids if expected else [])
+        assert [told.logprob for told in sample.logprobs] == pytest.approx(expected, abs=1e-4)
+
+
+def test_each_token_has_its_place_in_the_text() -> None:
+    text = "a é\U0001f600b"
+    ids = TOKENIZER.encode(text)[:-1]
+    spelled = [TOKENIZER.decode([token], errors="surrogateescape").encode(errors="surrogateescape") for token in ids]
+    assert [len(each) for each in spelled] == [1] * 8  # of é two tokens, of the emoji four
+    told = [Logprob(token, -float(place), []) for place, token in enumerate(ids)]
+    placed = _placed(TOKENIZER, Sample(0, 0, ids, "stop", told))
+    assert [(start, end) for start, end, _ in placed] == [(0, 1), (1, 2), *[(2, 3)] * 2, *[(3, 4)] * 4]
+    assert [log for *_, log in placed] == [-place for place in range(8)]
+    assert _placed(TOKENIZER, Sample(0, 0, [], "stop")) == []
 
 
 def test_giving_up_leaves_the_model_as_it_was() -> None:

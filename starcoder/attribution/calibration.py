@@ -1,7 +1,9 @@
 """`starcoder trace calibrate`: how often code that people wrote by themselves triggers each level of the verdict.
 
 The measure of a verdict is what it says of the innocent. The corpus holds whole repositories out for validation, and
-none of their files is a near-duplicate of a training document: snippets of them are traced like any other text.
+none of their files is a near-duplicate of a training document: snippets of them are traced like any other text. Half of
+these repositories, by a hash of their names, is not measured but left to whoever chooses `Thresholds`: a measure on
+what they were fitted to would flatter them.
 """
 
 import hashlib
@@ -9,22 +11,25 @@ import json
 from bisect import insort
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from tqdm import tqdm
 
+from starcoder.attribution.corpus import Corpus
 from starcoder.attribution.index import Index
 from starcoder.attribution.tracer import Tracer
 from starcoder.attribution.verdict import LEVELS, Level, Thresholds, judge
 from starcoder.corpus.document import Document, read_documents
 from starcoder.corpus.sampling import random_key
-from starcoder.errors import UserError
+from starcoder.errors import UserError, one_line
 from starcoder.storage import atomic_file
+from starcoder.text import shown
 
 FILE = "calibration.json"
-FORMAT = 1
+FORMAT = 2
 LENGTHS = (300, 1000, 3000)
 """Characters of snippets; a longer text has more chances to hold somebody's words."""
 _ANY = ""
@@ -112,7 +117,7 @@ class Calibration:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} is damaged ({error}): {_again(index.folder)}") from None
+            raise UserError(f"{shown(path)} is damaged ({one_line(error)}): {_again(index.folder)}") from None
         current = calibration.index == _digest(index) and calibration.thresholds == Thresholds()
         return calibration if current else None
 
@@ -142,13 +147,14 @@ def calibrate(index: Path = Path("build/trace"), snippets: int = 40, least: int 
     if snippets < 1 or least < 1:
         raise UserError("--snippets and --least are at least 1")
     opened = Index.open(index)
-    earlier = Calibration.read(opened)
+    earlier = _earlier(opened)
     if earlier and earlier.chosen == (snippets, least, seed):
         print(table(earlier))
         return
-    chosen = _chosen(opened.corpus.folder, snippets, seed)
+    chosen = _chosen(opened.corpus, snippets, seed)
     if not chosen:
-        raise UserError(f"{opened.corpus.folder} holds no repository out: build the corpus with a --validation_share")
+        folder = shown(opened.corpus.folder)
+        raise UserError(f"{folder} holds no repository out that is measured: build it with a larger --validation_share")
     calibration = Calibration(
         _digest(opened),
         Thresholds(),
@@ -158,6 +164,13 @@ def calibrate(index: Path = Path("build/trace"), snippets: int = 40, least: int 
     )
     calibration.write(index)
     print(table(calibration))
+
+
+def _earlier(index: Index) -> Calibration | None:
+    """The calibration of an index; None when it is damaged, too."""
+    with suppress(UserError):
+        return Calibration.read(index)
+    return None
 
 
 def table(calibration: Calibration) -> str:
@@ -180,10 +193,18 @@ class _Snippet(NamedTuple):
     text: str
 
 
-def _chosen(corpus: Path, most: int, seed: int) -> list[_Snippet]:
+def measured(repository: str) -> bool:
+    """Whether a repository is in the half that is measured; on the other one thresholds may be chosen."""
+    return random_key(0, repository)[-1] % 2 == 0
+
+
+def _chosen(corpus: Corpus, most: int, seed: int) -> list[_Snippet]:
     """The snippets of random files, so many for each language and length; no more of them are in memory."""
     found: dict[tuple[str, int], list[_Snippet]] = defaultdict(list)
-    for document in read_documents(corpus, "validation"):
+    known = corpus.repositories  # of a corpus of one repository, files are held out
+    for document in read_documents(corpus.folder, "validation"):
+        if document.repository in known or not measured(document.repository):
+            continue
         key = random_key(seed, document.name)
         for length in LENGTHS if document.kind == "code" else ():
             taken = found[document.language, length]
@@ -234,4 +255,4 @@ def _digest(index: Index) -> str:
 
 
 def _again(folder: Path) -> str:
-    return f"run `starcoder trace calibrate {folder}`"
+    return f"run `starcoder trace calibrate {shown(folder)}`"

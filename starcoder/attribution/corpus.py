@@ -3,6 +3,7 @@
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -12,7 +13,8 @@ import pyarrow.parquet as pq
 
 from starcoder.corpus.document import SCHEMA, Document, from_row, read_shard, shards
 from starcoder.corpus.summary import read_summary
-from starcoder.errors import UserError
+from starcoder.errors import UserError, one_line
+from starcoder.text import shown
 
 _FOOTER = 2**16
 _GROUPS = 16  # of documents that are kept
@@ -54,6 +56,15 @@ class Corpus:
         """A text for each shard that changes when its file does: a hash of its size and of its end, its footer."""
         return [_fingerprint(path) for path in self.shards]
 
+    @property
+    def repositories(self) -> set[str]:
+        """The names of all that it has documents of."""
+        names: set[str] = set()
+        for path in self.shards:
+            with _opened(path) as file:
+                names.update(file.read(["repository"])["repository"].unique().to_pylist())
+        return names
+
     def documents(self, shard: int) -> Iterator[tuple[int, Document]]:
         """Yield the rows and documents of a shard in their order, few in memory at a time."""
         yield from enumerate(read_shard(self.shards[shard]))
@@ -82,7 +93,7 @@ class Corpus:
         """The group of a row, and its place there."""
         starts = self._starts(address.shard)
         if not 0 <= address.row < starts[-1]:
-            raise UserError(f"{self.shards[address.shard]} has no row {address.row}: make the index again")
+            raise UserError(f"{shown(self.shards[address.shard])} has no row {address.row}: make the index again")
         number = bisect_right(starts, address.row) - 1
         return number, address.row - starts[number]
 
@@ -90,20 +101,27 @@ class Corpus:
         return self._read_group(shard, number, [name for name in SCHEMA.names if name != "content"])
 
     def _read_group(self, shard: int, number: int, columns: list[str] | None = None) -> pa.Table:
-        path = self.shards[shard]
-        try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                return file.read_row_group(number, columns)
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{path} is corrupt ({str(error).splitlines()[0]}): build the corpus again") from error
+        with _opened(self.shards[shard]) as file:
+            return file.read_row_group(number, columns)
 
     def _read_starts(self, shard: int) -> list[int]:
         """Row at which each group of a shard begins, and the number of rows."""
-        metadata = pq.read_metadata(self.shards[shard])
+        with _opened(self.shards[shard]) as file:
+            metadata = file.metadata
         starts = [0]
         for group in range(metadata.num_row_groups):
             starts.append(starts[-1] + metadata.row_group(group).num_rows)
         return starts
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A shard; a `UserError` for what cannot be read of it."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{shown(path)} is corrupt ({one_line(error)}): build the corpus again") from error
 
 
 def _fingerprint(path: Path) -> str:

@@ -1,12 +1,17 @@
 """`starcoder trace query`: which files of the corpus a text comes from, and what it takes to ship it (paper §8)."""
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from math import log
 from pathlib import Path
 from typing import Literal
 
 from starcoder.attribution.calibration import frequency
 from starcoder.attribution.index import Index
 from starcoder.attribution.report import as_json, as_text
+from starcoder.attribution.spans import Span
+from starcoder.attribution.surprise import model_surprises
 from starcoder.attribution.tracer import LONGEST, Tracer
 from starcoder.attribution.verdict import LEVELS, judge
 from starcoder.corpus.document import Rejection
@@ -14,9 +19,9 @@ from starcoder.corpus.filters import decode
 from starcoder.corpus.languages import THRESHOLDS, language_of
 from starcoder.corpus.licenses import accepted_licenses
 from starcoder.corpus.optout import OptOut
-from starcoder.corpus.summary import repositories
 from starcoder.errors import UserError
 from starcoder.storage import atomic_file
+from starcoder.text import shown
 
 _MOST_BYTES = 4 * LONGEST  # of UTF-8
 
@@ -78,11 +83,24 @@ def query(
         raise Copied(f"{file}: {verdict.reason}")
 
 
-def tell(index: Index, text: str) -> str:
-    """The report on a text that a model has written."""
+def tell(index: Index, text: str, model: Sequence[tuple[int, int, float]]) -> str:
+    """The report on a text that a model has written.
+
+    The verdict is by the surprise of the corpus, as it was calibrated. What a model has learned by heart does not
+    surprise it at all: that is told besides.
+
+    Args:
+        index: What to trace it in.
+        text: The text.
+        model: Start and end in the text of each of the model's tokens, and the natural logarithm of the probability
+            that the model gave it.
+    """
     if not text.strip():
         return "nothing to trace\n"
     trace = Tracer(index).trace(text)
+    nats = model_surprises([Span(each.start, each.end, "", (), 0) for each in trace.matches], model)
+    told = [replace(each, to_model=own / log(2)) for each, own in zip(trace.matches, nats, strict=True)]
+    trace = replace(trace, matches=tuple(told))
     verdict = judge(trace)
     return as_text(trace, verdict, frequency(index, verdict.level, None, len(text)))
 
@@ -113,8 +131,8 @@ def _check_filters(index: Index, language: str | None, license: str | None, repo
         raise UserError(f"no language {language!r}: name one as corpora do, such as python or c++")
     if license is not None:
         accepted_licenses([license])
-    if repository is not None and repository not in repositories(index.corpus.folder):
-        raise UserError(f"nothing of {repository!r} is in {index.corpus.folder}: spell it as reports do")
+    if repository is not None and repository not in index.corpus.repositories:
+        raise UserError(f"nothing of {repository!r} is in {shown(index.corpus.folder)}: spell it as reports do")
 
 
 def _write(report: str, output: Path | None) -> None:

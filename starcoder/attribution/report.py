@@ -64,9 +64,10 @@ def _marked(text: str, matches: Sequence[Match]) -> Iterator[str]:
 
 def _match(number: int, match: Match) -> Iterator[str]:
     documents = "one document" if match.count == 1 else f"{match.count:,} documents"
+    model = "" if match.to_model is None else f"; {match.to_model:,.0f} bits to the model"
     yield (
         f"[{number}] {spoken(match.lines)}: {match.tokens:,} tokens, {match.surprise:,.0f} bits of surprise × "
-        f"{match.rarity:.2f} rarity = {match.score:,.0f}; in {documents}"
+        f"{match.rarity:.2f} rarity = {match.score:,.0f}; in {documents}{model}"
     )
     yield from (f"    {_source(source)}" for source in match.sources[:_MOST])
     if len(match.sources) > _MOST:
@@ -79,7 +80,7 @@ def _source(source: Source) -> str:
     notes = [f"{source.copies - 1:,} duplicates of it were left out"] if source.copies > 1 else []
     if source.opted_out is not None:
         notes.append("OPTED OUT" if source.opted_out else "not opted out")
-    return _plain(f"{_licenses(source)}  {place}") + (f"  ({'; '.join(notes)})" if notes else "")
+    return visible(f"{_licenses(source)}  {place}") + (f"  ({'; '.join(notes)})" if notes else "")
 
 
 def _licenses(source: Source) -> str:
@@ -100,11 +101,15 @@ def _rest(trace: Trace, verdict: Verdict) -> Iterator[str]:
         yield f"membership test: {count} of known windows, at {lines}{more}"
     else:
         yield "membership test: no window of 50 characters is known"
+    if trace.matches:
+        own = any(match.to_model is not None for match in trace.matches)
+        model = "; to the model by its own probabilities, and what it recites has few bits" if own else ""
+        yield f"surprise: by how often the corpus has each token after the one before{model}"
 
 
 def _similar(similar: Similar) -> str:
     source = similar.source
-    return _plain(f"{similar.overlap:.0%} overlap  {_licenses(source)}  {source.repository}/{source.path}")
+    return visible(f"{similar.overlap:.0%} overlap  {_licenses(source)}  {source.repository}/{source.path}")
 
 
 def _owed(verdict: Verdict) -> Iterator[str]:
@@ -113,7 +118,7 @@ def _owed(verdict: Verdict) -> Iterator[str]:
         source = owed.source
         at = f" at {source.commit[:12]}" if source.commit else ""
         places = ", ".join(map(spoken, owed.lines))
-        yield _plain(f"  {source.repository}{at} ({_licenses(source)}): {source.path}, {places}")
+        yield visible(f"  {source.repository}{at} ({_licenses(source)}): {source.path}, {places}")
         if source.opted_out:
             yield "    its owner opted out: do not ship it"
         yield from _asked(owed.asks.items())
@@ -122,13 +127,9 @@ def _owed(verdict: Verdict) -> Iterator[str]:
 def _asked(asks: Iterable[tuple[str, str]]) -> Iterator[str]:
     rows = list(asks)
     for license_id, words in rows:
-        yield _plain(f"    {f'{license_id}: ' if len(rows) > 1 else ''}{words}")
+        yield visible(f"    {f'{license_id}: ' if len(rows) > 1 else ''}{words}")
     if not rows:
         yield "    no licence is known: ask its author"
-
-
-def _plain(line: str) -> str:
-    return visible(line)
 
 
 def _cut(line: str) -> str:

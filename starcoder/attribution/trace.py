@@ -46,11 +46,12 @@ class Match:
         lines: Its first and last line in the text, counted from 1.
         tokens: How many tokens of code it has.
         surprise: Sum of −log2 p of its tokens that are no boilerplate, in bits, p being how probable each is in the
-            corpus after the one before it, or to the model.
+            corpus after the one before it; or to a model, where `Tracer.trace` was given its probabilities.
         rarity: 1 in one repository, less the more have it.
         count: Documents known to have it; with an exact index, all of the corpus.
         sources: Some of these places, those of the fewest lines first.
         aside: Why nobody would ask for attribution of it, such as "imports"; empty otherwise.
+        to_model: Sum of −log2 p of all of its tokens to the model that wrote it, in bits; None where that is not known.
     """
 
     start: int
@@ -62,6 +63,7 @@ class Match:
     count: int
     sources: tuple[Source, ...]
     aside: str = ""
+    to_model: float | None = None
 
     @property
     def score(self) -> float:

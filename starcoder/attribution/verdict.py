@@ -95,7 +95,8 @@ def judge(trace: Trace, thresholds: Thresholds | None = None) -> Verdict:
 
 def _reason(match: Match) -> str:
     repositories = len({source.repository for source in match.sources})
-    where = "one repository" if repositories == 1 else f"{repositories} repositories"
+    least = "at least " if match.count > len(match.sources) else ""
+    where = least + ("one repository" if repositories == 1 else f"{repositories} repositories")
     lines = spoken(match.lines)
     return f"{lines}, {match.tokens:,} tokens and {match.score:,.0f} bits, stand word for word in {where}"
 

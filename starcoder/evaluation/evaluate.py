@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from starcoder.errors import UserError
+from starcoder.errors import UserError, needing
 from starcoder.evaluation import prompting
 from starcoder.evaluation.engines import open_engine
 from starcoder.evaluation.engines.base import Engine
@@ -168,7 +168,8 @@ def evaluate(
 
 
 def _memorisation(index: Path) -> "Memorisation":
-    from starcoder.evaluation.memorisation import Memorisation
+    with needing("attribution,corpus"):
+        from starcoder.evaluation.memorisation import Memorisation
 
     return Memorisation(index)
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from starcoder.attribution.index import Index
-from starcoder.attribution.tracer import Tracer
+from starcoder.attribution.tracer import LONGEST, Tracer
 from starcoder.attribution.verdict import judge
 from starcoder.corpus.sampling import random_key
 from starcoder.evaluation.results import Sample
+from starcoder.text import shown
 
 MOST = 500
 """Completions of a benchmark that are traced; of more, random ones."""
@@ -35,14 +36,14 @@ class Memorisation:
         keys = sorted((key for key, text in texts.items() if text.strip()), key=lambda key: random_key(0, key))[:MOST]
         if not keys:
             return "no completion to trace"
-        traces = [self._tracer.trace(texts[key]) for key in tqdm(keys, "traced", disable=None)]
+        traces = [self._tracer.trace(texts[key][:LONGEST]) for key in tqdm(keys, "traced", disable=None)]
         verdicts = [judge(trace) for trace in traces]
         characters = sum(len(trace.text) for trace in traces)
         copied = sum(verdict.share * len(trace.text) for trace, verdict in zip(traces, verdicts, strict=True))
         levels = [verdict.level for verdict in verdicts]
         among = "" if len(keys) == len(texts) else f", random ones of {len(texts):,}"
         return (
-            f"verbatim in the training data ({self._folder}): {copied / characters:.1%} of the characters of "
+            f"verbatim in the training data ({shown(self._folder)}): {copied / characters:.1%} of the characters of "
             f"{len(keys):,} completions{among}; {levels.count('verbatim'):,} of them verbatim and rare, "
             f"{levels.count('partial'):,} in part"
         )

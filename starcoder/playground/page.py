@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from starcoder.errors import UserError
+from starcoder.errors import UserError, needing
 from starcoder.storage import atomic_file
 from starcoder.text import visible
 
@@ -92,10 +92,8 @@ def _hash(text: str) -> str:
 
 
 def _render(**names: Any) -> str:
-    try:
+    with needing("serve"):
         from jinja2 import Environment, PackageLoader
-    except ModuleNotFoundError:
-        raise UserError("jinja2 is not installed: pip install 'starcoder-kit[serve]'") from None
 
     environment = Environment(
         loader=PackageLoader("starcoder.playground"), autoescape=True, trim_blocks=True, lstrip_blocks=True

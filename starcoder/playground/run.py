@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from starcoder.errors import UserError
+from starcoder.errors import UserError, needing
 from starcoder.serving.serve import (
     Access,
     host_names,
@@ -80,10 +80,9 @@ def playground(
 
 
 def _open(index: Path, opt_out: Path | None) -> "Traces":
-    try:
+    with needing("attribution,corpus"):
         from starcoder.playground.tracing import IndexTraces
-    except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed: pip install 'starcoder-kit[attribution,corpus]'") from None
+
     return IndexTraces(index, opt_out)
 
 

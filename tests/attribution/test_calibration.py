@@ -3,7 +3,18 @@ from pathlib import Path
 
 import pytest
 
-from starcoder.attribution.calibration import FILE, LENGTHS, Calibration, Row, _chosen, calibrate, frequency, snippet
+from starcoder.attribution.calibration import (
+    FILE,
+    LENGTHS,
+    Calibration,
+    Row,
+    _chosen,
+    calibrate,
+    frequency,
+    measured,
+    snippet,
+)
+from starcoder.attribution.corpus import Corpus
 from starcoder.attribution.index import Index, index
 from starcoder.attribution.verdict import Thresholds
 from starcoder.corpus.sampling import random_key
@@ -15,6 +26,7 @@ ROWS = (
     Row("", 3000, {"nothing": 50, "similar": 25, "partial": 25, "verbatim": 0}),
     Row("python", 300, {"nothing": 30, "similar": 5, "partial": 4, "verbatim": 1}),
 )
+UNMEASURED = "eve/copy"
 KNOWN = Calibration("digest", Thresholds(), (40, 10, 0), 7, ROWS)
 
 
@@ -48,7 +60,8 @@ def test_a_level_is_told_with_how_often_it_is_innocent(
 def test_copies_in_held_out_code_are_counted_and_a_stale_calibration_is_not_told(tmp_path: Path) -> None:
     train = [*files("ann", 2, 3), file("bob/tool", "main.py")]
     copying = replace(file("held/copy", "a.py"), content=function("bob/tool/main.py/1"))
-    corpus = write_corpus(tmp_path / "corpus", train, [copying, *files("held", 3, 1)])
+    others = [replace(copying, repository=name) for name in (UNMEASURED, "ann/lib0")]  # the latter is in the corpus
+    corpus = write_corpus(tmp_path / "corpus", train, [copying, *others, *files("held", 7, 1)])
     index(corpus, tmp_path / "trace")
     calibrate(tmp_path / "trace", least=4)
     opened = Index.open(tmp_path / "trace")
@@ -61,12 +74,22 @@ def test_copies_in_held_out_code_are_counted_and_a_stale_calibration_is_not_told
     index(corpus, tmp_path / "trace", rate=1e-3)
     assert "run `starcoder trace calibrate" in frequency(Index.open(tmp_path / "trace"), "verbatim", "python", 300)
     (tmp_path / "trace" / FILE).write_text("{")
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(UserError, match=r"damaged .*: run `starcoder trace calibrate") as error:
         Calibration.read(opened)
+    assert "\n" not in str(error.value)
+    calibrate(tmp_path / "trace", least=4)
+    assert Calibration.read(Index.open(tmp_path / "trace")) is not None
+
+
+def test_half_of_the_held_out_repositories_are_left_to_choose_thresholds_on() -> None:
+    names = [f"owner/lib{n}" for n in range(2000)]
+    assert 900 < sum(map(measured, names)) < 1100
+    assert [n for n in range(12) if measured(f"held/lib{n}")] == [1, 2, 6, 9, 10, 11]  # for ever
 
 
 def test_without_held_out_repositories_there_is_nothing_to_measure(tmp_path: Path) -> None:
-    index(write_corpus(tmp_path / "corpus", files("ann", 1, 3)), tmp_path / "trace")
+    held = [file(UNMEASURED, "a.py"), file("ann/lib0", "held.py")]
+    index(write_corpus(tmp_path / "corpus", files("ann", 1, 3), held), tmp_path / "trace")
     with pytest.raises(UserError, match="holds no repository out"):
         calibrate(tmp_path / "trace")
     with pytest.raises(UserError, match="at least 1"):
@@ -74,9 +97,9 @@ def test_without_held_out_repositories_there_is_nothing_to_measure(tmp_path: Pat
 
 
 def test_the_snippets_are_those_of_the_first_files_in_random_order(tmp_path: Path) -> None:
-    held = files("held", 4, 5)
-    corpus = write_corpus(tmp_path / "corpus", files("ann", 1, 1), held)
-    first = sorted(held, key=lambda document: random_key(7, document.name))
+    held = files("held", 7, 7)
+    corpus = Corpus.open(write_corpus(tmp_path / "corpus", files("ann", 1, 1), held))
+    first = sorted(filter(lambda document: measured(document.repository), held), key=lambda document: random_key(7, document.name))
     for length in LENGTHS:
         long = [document for document in first if snippet(document, length, 7)]
         chosen = [each for each in _chosen(corpus, 6, 7) if each.length == length]

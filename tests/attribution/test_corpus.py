@@ -28,8 +28,21 @@ def test_documents_are_found_again_by_their_address(folder: Path) -> None:
     for address, document in found[::97]:
         assert corpus.document(address) == document
         assert corpus.facts(address) == replace(document, content="")
+    assert corpus.repositories == {"ann/lib"}
     with pytest.raises(UserError, match="make the index again"):
         corpus.document(Address(0, 10**6))
+
+
+def test_what_is_corrupt_is_one_line_that_does_not_tell_whose_machine_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    corpus = Corpus.open(folder)
+    for path in corpus.shards:
+        path.write_bytes(path.read_bytes()[:-9])
+    for read in (lambda: corpus.document(Address(0, 0)), lambda: corpus.repositories):
+        with pytest.raises(UserError, match=rf"^{folder.name}/train-\S+ is corrupt \(.*\): build the corpus again$"):
+            read()
 
 
 def test_a_fingerprint_changes_with_its_shard_alone(folder: Path) -> None:

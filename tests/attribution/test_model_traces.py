@@ -1,12 +1,15 @@
 """What models write, traced: `generate --trace` and `evaluate --trace`."""
 
 import json
+import re
+from math import log
 from pathlib import Path
 
 import pytest
 
 from starcoder import tokenizer as tokenizers
-from starcoder.attribution.index import index
+from starcoder.attribution.index import Index, index
+from starcoder.attribution.query import tell
 from starcoder.errors import UserError
 from starcoder.evaluation.evaluate import evaluate
 from starcoder.evaluation.results import read_report
@@ -37,10 +40,17 @@ def test_what_a_completion_copies_is_told_below_it(
     completion, _, told = capsys.readouterr().out.partition("\n\nVERBATIM AND RARE: ")
     assert completion == COPIED
     assert "bob/tool/main.py:" in told
+    assert re.search(r"\[1\] .*, [\d,]{3,} bits of surprise .*; in one document; 0 bits to the model\n", told)
     complete(str(tmp_path / "model"), "", max_new_tokens=1, stop=["d"], trace=trace)
     assert capsys.readouterr().out.endswith("nothing to trace\n")
     with pytest.raises(UserError, match="no index in"):
         complete("no model is looked for", "", trace=tmp_path)
+
+
+def test_a_match_is_told_with_the_surprise_of_its_model(trace: Path) -> None:
+    told = [(n, n + 1, -log(2) / 2) for n in range(len(COPIED) + 9)]  # half a bit a character
+    (line,) = (line for line in tell(Index.open(trace), "# mine 0\n" + COPIED, told).split("\n") if line[:3] == "[1]")
+    assert line.endswith(f"; {(len(COPIED) - 1) / 2:,.0f} bits to the model")
 
 
 def test_a_report_tells_the_share_that_is_copied(trace: Path, tmp_path: Path) -> None:

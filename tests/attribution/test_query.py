@@ -17,7 +17,7 @@ COPIED = function("bob/tool/main.py/1")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("asked")
-    index(write_corpus(folder / "corpus", TRAIN, files("held", 3, 3)), folder / "build" / "trace")
+    index(write_corpus(folder / "corpus", TRAIN, files("held", 7, 3)), folder / "build" / "trace")
     (folder / "copied.py").write_text(f"import os\n\n\n{COPIED}")
     (folder / "part.py").write_text("\n".join(COPIED.splitlines()[3:6]))
     (folder / "mine.py").write_text(function("mine"))
@@ -87,7 +87,8 @@ def test_a_report_in_a_file(in_process: Command, folder: Path, tmp_path: Path) -
         (b"x = 1\n", ["--k", "0"], ["k is 0"]),
         (b"x = 1\n", ["--language", "klingon"], ["no language 'klingon'"]),
         (b"x = 1\n", ["--license", "MITT"], ["no such SPDX licence id: MITT"]),
-        (b"x = 1\n", ["--repository", "nobody/here"], ["nothing of 'nobody/here' is in"]),
+        (b"x = 1\n", ["--repository", "nobody/here"], ["nothing of 'nobody/here' is in corpus: "]),
+        (b"x = 1\n", ["--repository", "held/lib0"], ["nothing of 'held/lib0' is in corpus: "]),
         (b"x = 1\n", ["--opt_out", "missing.txt"], ["the opt-out list missing.txt cannot be read"]),
         (b"x = 1\n", ["--fail-on", "similar"], ["fail_on"]),
     ],

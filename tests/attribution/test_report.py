@@ -42,6 +42,7 @@ VERBATIM AND RARE: lines 4-6, 60 tokens and 500 bits, stand word for word in one
 
 set aside: line 1, imports
 membership test: 1 chain of known windows, at lines 4-6
+surprise: by how often the corpus has each token after the one before
 
 To ship this text you owe attribution to
   ann/lib at abc (MIT): geometry.py, lines 10-12
@@ -51,6 +52,12 @@ To ship this text you owe attribution to
     keep its copyright notice, and ship a copy of the licence
 """
     )
+
+
+def test_what_a_model_wrote_is_told_with_its_own_surprise() -> None:
+    told = report(replace(FULL, matches=tuple(replace(each, to_model=12.4) for each in FULL.matches)))
+    assert "= 500; in one document; 12 bits to the model\n" in told
+    assert "; to the model by its own probabilities, and what it recites has few bits\n" in told
 
 
 def test_a_report_without_matches_names_what_is_similar() -> None:

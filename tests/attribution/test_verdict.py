@@ -52,6 +52,11 @@ def test_each_source_is_owed_once_with_all_its_lines() -> None:
     assert verdict.reason == "lines 4-6, 60 tokens and 500 bits, stand word for word in 2 repositories"
 
 
+def test_where_sources_are_cut_the_repositories_are_more() -> None:
+    (reason,) = {judge(trace((match(4, 6, count=count),))).reason for count in (2, 30)}
+    assert reason.endswith("stand word for word in at least one repository")
+
+
 def test_a_source_of_its_own_is_owed_beside_the_first() -> None:
     other = replace(SOURCE, repository="bob/other", licenses=("Apache-2.0", "MIT"))
     verdict = judge(trace((match(4, 6), match(9, 9, sources=(other,)))), LIMITS)
