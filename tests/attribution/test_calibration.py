@@ -99,7 +99,9 @@ def test_without_held_out_repositories_there_is_nothing_to_measure(tmp_path: Pat
 def test_the_snippets_are_those_of_the_first_files_in_random_order(tmp_path: Path) -> None:
     held = files("held", 7, 7)
     corpus = Corpus.open(write_corpus(tmp_path / "corpus", files("ann", 1, 1), held))
-    first = sorted(filter(lambda document: measured(document.repository), held), key=lambda document: random_key(7, document.name))
+    first = sorted(
+        filter(lambda document: measured(document.repository), held), key=lambda document: random_key(7, document.name)
+    )
     for length in LENGTHS:
         long = [document for document in first if snippet(document, length, 7)]
         chosen = [each for each in _chosen(corpus, 6, 7) if each.length == length]

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from threading import Thread
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 from uvicorn import Server
@@ -171,6 +172,12 @@ def tab(browser: Browser, playground: Playground) -> Iterator[Tab]:
     yield tab
     assert tab.errors() == []
     assert {url for url in tab.requests() if not url.startswith(("blob:", playground.url))} == set()
+
+
+def ask(url: str, **body: Any) -> Any:
+    """What the server answers to a body of JSON."""
+    request = Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    return json.load(urlopen(request, timeout=60))
 
 
 def settle(tab: Tab, words: str = "Traced") -> None:

@@ -18,7 +18,7 @@ from starcoder.playground.tracing import IndexTraces
 from tests.attribution.corpora import file, files, function, write_corpus
 from tests.conftest import ROOT, start
 from tests.playground.browser import Browser
-from tests.playground.conftest import Playing, traced
+from tests.playground.conftest import Playing, ask, traced
 from tests.serving.conftest import folder  # noqa: F401
 
 COPIED = function("ann/lib/geometry.py/1")
@@ -92,11 +92,6 @@ def test_a_trace_of_what_was_taken_out_is_not_kept(playing: Playing, tmp_path: P
                 ask(playground.url + path, **body)
             assert error.value.code == 400
             assert "changed since it was indexed" in json.load(error.value)["error"]["message"]
-
-
-def ask(url: str, **body: Any) -> Any:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    return json.load(urllib.request.urlopen(request, timeout=60))
 
 
 def test_a_query_writes_the_page(

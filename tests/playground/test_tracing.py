@@ -2,12 +2,24 @@
 
 import json
 import re
+from math import log
 from pathlib import Path
 from typing import Any
 
 from starcoder.playground.page import write_page
 from tests.playground.browser import Browser, Tab
-from tests.playground.conftest import CONTRASTS, FILES, TEXT, WIDTHS, FileTracer, Playing, traced
+from tests.playground.conftest import (
+    CONTRASTS,
+    FILES,
+    TEXT,
+    WIDTHS,
+    FileTracer,
+    Playing,
+    ask,
+    set_options,
+    settle,
+    traced,
+)
 from tests.serving.conftest import until
 
 DATA = r'<script type="application/json" id="found">(.*)</script>'
@@ -80,6 +92,37 @@ def test_matches_that_overlap_can_all_be_chosen(browser: Browser, playing: Playi
         assert seen == [text[0:12], text[2:5], text[8:20]]
         tab.click("#traced mark[data-matches='0 1']")
         assert tab.js(CHOSEN) == text[2:5]
+        assert tab.errors() == []
+
+
+class Whole(FileTracer):
+    """One match, which is the whole text."""
+
+    def trace(self, text: str) -> dict[str, Any]:
+        found = super().trace(FILES[0][3])
+        return found | {"matches": [found["matches"][0] | {"start": 0, "end": len(text)}]}
+
+
+def test_a_match_is_told_with_the_surprise_of_the_model_that_wrote_it(browser: Browser, playing: Playing) -> None:
+    before, after = "\U0001f600 def add", "return a"
+    with playing(Whole()) as known:
+        tab = browser.open(known.url)
+        set_options(tab, 5, 12)
+        tab.fill("#editor", before + after)
+        tab.js(f"document.querySelector('#editor').setSelectionRange({len(before) + 1}, {len(before) + 1})")
+        tab.click("#infill")
+        settle(tab)
+        asked = {"model": "tiny", "prompt": before, "suffix": after, "seed": 5, "max_tokens": 12, "temperature": 1}
+        (choice,) = ask(known.url + "v1/completions", **asked, logprobs=0)["choices"]
+        assert tab.value() == before + choice["text"] + after
+        bits = -sum(choice["logprobs"]["token_logprobs"]) / log(2)
+        assert bits > 20
+        wanted = f"; {bits:,.0f} bits to the model, as far as it wrote it"
+        assert tab.text("#matches .note").endswith(wanted)
+        tab.click("#trace")
+        tab.type("x")
+        tab.click("#trace")
+        tab.wait("document.querySelector('#matches .note').textContent.endsWith('document')")
         assert tab.errors() == []
 
 

@@ -17,6 +17,7 @@ const EXAMPLES = [ // ‸ is where the cursor goes
 ];
 
 let text = "", made = []; // made: {start, end} of what the model wrote
+let told = null; // a text, and of each token of it that the model wrote last the character at which it begins, and log p
 let writing = null, tracing = null, found = null;
 let past = [], future = [], lastEdit = { kind: "", at: 0 };
 
@@ -181,7 +182,8 @@ async function* events(answer) {
 function wish(prompt, suffix) {
   const seed = $("seed").value;
   return {
-    model: facts.model, prompt, stream: true, stream_options: { include_usage: true }, truncate_prompt_tokens: -1,
+    model: facts.model, prompt, stream: true, stream_options: { include_usage: true }, logprobs: 0,
+    truncate_prompt_tokens: -1,
     temperature: $("temperature").valueAsNumber, max_tokens: $("max-tokens").valueAsNumber,
     ...(suffix === null ? {} : { suffix }), ...(seed === "" ? {} : { seed: Number(seed) }),
   };
@@ -200,9 +202,11 @@ async function write(fill) {
   tracing?.abort();
   setWriting(true);
   say("Writing; Escape stops.");
+  const tokens = [];
   let written = "", ended = "";
   try {
     for await (const { choices: [choice], usage } of events(await post("/v1/completions", body, writing.signal))) {
+      tokens.push(...probabilities(choice?.logprobs, characters(body.prompt)));
       if (choice?.text && !written) remember("model", base);
       if (choice?.text) {
         put(base, start, end - start, written += choice.text.replace(/\r\n?/g, "\n"));
@@ -215,6 +219,7 @@ async function write(fill) {
     else fail(error.message);
   }
   writing = null;
+  told = { text, tokens };
   setWriting(false);
   say(ended);
   if (written && facts.traces) await trace();
@@ -234,10 +239,23 @@ function setWriting(on) {
 
 // --- Traces
 
-/** Units of the model's parts as characters: an emoji is two units. */
-function inCharacters(parts) {
-  const count = place => Array.from(text.slice(0, place)).length;
-  return parts.map(({ start, end }) => ({ start: count(start), end: count(end) }));
+/** How many characters a text has: an emoji is two units. */
+const characters = value => Array.from(value).length;
+
+/** The model's parts in characters. */
+const inCharacters = parts => parts.map(part => ({
+  start: characters(text.slice(0, part.start)), end: characters(text.slice(0, part.end)),
+}));
+
+/** Tokens of a completion with their probabilities, as the server tells them, in the text where it begins at `start`. */
+const probabilities = (block, start) =>
+  (block?.text_offset ?? []).map((at, index) => ({ at: start + at, logprob: block.token_logprobs[index] }));
+
+/** A match of a text with the bits that its tokens were to the model, as far as that wrote them last. */
+function weighed(match, asked) {
+  const own = told?.text === asked ? told.tokens.filter(({ at }) => match.start <= at && at < match.end) : [];
+  const bits = own.reduce((sum, { logprob }) => sum - logprob / Math.LN2, 0);
+  return own.length ? { ...match, to_model: bits } : match;
 }
 
 async function trace() {
@@ -250,7 +268,7 @@ async function trace() {
   say(`${said} Tracing…`.trim());
   try {
     const result = await (await post("/trace", { text: asked }, mine.signal)).json();
-    found = { ...result, text: asked, generated };
+    found = { ...result, matches: result.matches.map(match => weighed(match, asked)), text: asked, generated };
     show(found);
     say(`${said} Traced: ${counted(found.matches.length, "match", "matches")}.`.trim());
     changed();
