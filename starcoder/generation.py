@@ -146,7 +146,7 @@ def complete(
         print("\n" + tell(completion, _placed(tokenizer, sample)), end="")
 
 
-def _teller(folder: Path) -> Callable[[str, list[tuple[int, int, float]]], str]:
+def _teller(folder: Path) -> Callable[[str, list[tuple[int, float]]], str]:
     """What tells where a text comes from, given what `_placed` says of its tokens."""
     with needing("attribution,corpus"):
         from starcoder.attribution.index import Index
@@ -155,14 +155,12 @@ def _teller(folder: Path) -> Callable[[str, list[tuple[int, int, float]]], str]:
     return partial(tell, Index.open(folder))
 
 
-def _placed(tokenizer: Tokenizer, sample: Sample) -> list[tuple[int, int, float]]:
-    """Start and end in the text of each token, one character at least, and the logarithm of its probability."""
+def _placed(tokenizer: Tokenizer, sample: Sample) -> list[tuple[int, float]]:
+    """The character of the text at which each token begins, or which it goes on with, and its log-probability."""
     from starcoder.serving.logprobs import Teller
 
     told = Teller(tokenizer).block((each.token, each) for each in sample.logprobs)
-    starts, logprobs = told["text_offset"], told["token_logprobs"]
-    ends = [*starts, len(tokenizer.decode(sample.ids))][1:]
-    return [(start, max(start + 1, end), logprob) for start, end, logprob in zip(starts, ends, logprobs, strict=True)]
+    return list(zip(told["text_offset"], told["token_logprobs"], strict=True))
 
 
 def _around(tokenizer: Tokenizer, prefix: str, suffix: str) -> list[int]:

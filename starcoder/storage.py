@@ -12,7 +12,13 @@ from starcoder.errors import UserError
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`, on error remove it."""
+    """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`, on error remove it.
+
+    Raises:
+        UserError: when `path` is a folder.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:

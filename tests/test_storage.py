@@ -22,6 +22,14 @@ def test_a_file_is_whole_or_absent(tmp_path: Path) -> None:
     assert [(child.name, child.read_text()) for child in path.parent.iterdir()] == [("file", "whole")]
 
 
+def test_a_folder_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path, Path()):
+        with pytest.raises(UserError, match="is a folder: name a file"), atomic_file(path):
+            raise AssertionError
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "folder"
     with atomic_folder(path, marker="m") as partial:

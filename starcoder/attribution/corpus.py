@@ -39,9 +39,10 @@ class Corpus:
     """
 
     def __init__(self, folder: Path) -> None:
-        read_summary(folder)
+        near = shown(folder)  # which is what errors name
+        read_summary(near)
         self.folder = folder
-        self.shards = shards(folder, "train")
+        self.shards = [folder / path.name for path in shards(near, "train")]
         self._group = lru_cache(_GROUPS)(self._read_group)
         self._facts = lru_cache(_FACTS)(self._read_facts)
         self._starts = lru_cache(None)(self._read_starts)
@@ -62,7 +63,7 @@ class Corpus:
         names: set[str] = set()
         for path in self.shards:
             with _opened(path) as file:
-                names.update(file.read(["repository"])["repository"].unique().to_pylist())
+                names.update(map(str, file.read(["repository"])["repository"].unique().to_pylist()))
         return names
 
     def documents(self, shard: int) -> Iterator[tuple[int, Document]]:

@@ -10,8 +10,7 @@ from typing import Literal
 from starcoder.attribution.calibration import frequency
 from starcoder.attribution.index import Index
 from starcoder.attribution.report import as_json, as_text
-from starcoder.attribution.spans import Span
-from starcoder.attribution.surprise import model_surprises
+from starcoder.attribution.trace import Match
 from starcoder.attribution.tracer import LONGEST, Tracer
 from starcoder.attribution.verdict import LEVELS, judge
 from starcoder.corpus.document import Rejection
@@ -72,18 +71,18 @@ def query(
     verdict = judge(trace)
     stated = language or (language_of(file.name) or (None,))[0]
     told = frequency(opened, verdict.level, stated, len(text))
-    _write({"text": as_text, "json": as_json}[format](trace, verdict, told), output)
     if html:
         from starcoder.playground.page import write_page
         from starcoder.playground.tracing import as_found
 
         write_page(as_found(trace, verdict, told), html)
         print(f"wrote {html}", file=sys.stderr)
+    _write({"text": as_text, "json": as_json}[format](trace, verdict, told), output)
     if fail_on and LEVELS.index(verdict.level) >= LEVELS.index(fail_on):
         raise Copied(f"{file}: {verdict.reason}")
 
 
-def tell(index: Index, text: str, model: Sequence[tuple[int, int, float]]) -> str:
+def tell(index: Index, text: str, model: Sequence[tuple[int, float]] | None = None) -> str:
     """The report on a text that a model has written.
 
     The verdict is by the surprise of the corpus, as it was calibrated. What a model has learned by heart does not
@@ -92,17 +91,21 @@ def tell(index: Index, text: str, model: Sequence[tuple[int, int, float]]) -> st
     Args:
         index: What to trace it in.
         text: The text.
-        model: Start and end in the text of each of the model's tokens, and the natural logarithm of the probability
-            that the model gave it.
+        model: Of each of the model's tokens the character of the text at which it begins, and the natural logarithm of
+            the probability that the model gave it; none where these are not known.
     """
     if not text.strip():
         return "nothing to trace\n"
     trace = Tracer(index).trace(text)
-    nats = model_surprises([Span(each.start, each.end, "", (), 0) for each in trace.matches], model)
-    told = [replace(each, to_model=own / log(2)) for each, own in zip(trace.matches, nats, strict=True)]
-    trace = replace(trace, matches=tuple(told))
+    if model is not None:
+        trace = replace(trace, matches=tuple(replace(match, to_model=_bits(match, model)) for match in trace.matches))
     verdict = judge(trace)
     return as_text(trace, verdict, frequency(index, verdict.level, None, len(text)))
+
+
+def _bits(match: Match, model: Sequence[tuple[int, float]]) -> float:
+    """What the tokens that begin in a match were to the model."""
+    return sum(-logprob for start, logprob in model if match.start <= start < match.end) / log(2)
 
 
 def read_text(file: Path) -> str:

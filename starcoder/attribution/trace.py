@@ -51,7 +51,7 @@ class Match:
         count: Documents known to have it; with an exact index, all of the corpus.
         sources: Some of these places, those of the fewest lines first.
         aside: Why nobody would ask for attribution of it, such as "imports"; empty otherwise.
-        to_model: Sum of −log2 p of all of its tokens to the model that wrote it, in bits; None where that is not known.
+        to_model: Sum of −log2 p of all tokens in it of the model that wrote it, in bits; None where that is not known.
     """
 
     start: int

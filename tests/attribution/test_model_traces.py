@@ -48,7 +48,7 @@ def test_what_a_completion_copies_is_told_below_it(
 
 
 def test_a_match_is_told_with_the_surprise_of_its_model(trace: Path) -> None:
-    told = [(n, n + 1, -log(2) / 2) for n in range(len(COPIED) + 9)]  # half a bit a character
+    told = [(n, -log(2) / 2) for n in range(len(COPIED) + 9)]  # half a bit a character
     (line,) = (line for line in tell(Index.open(trace), "# mine 0\n" + COPIED, told).split("\n") if line[:3] == "[1]")
     assert line.endswith(f"; {(len(COPIED) - 1) / 2:,.0f} bits to the model")
 

@@ -91,6 +91,9 @@ def test_a_report_in_a_file(in_process: Command, folder: Path, tmp_path: Path) -
         (b"x = 1\n", ["--repository", "held/lib0"], ["nothing of 'held/lib0' is in corpus: "]),
         (b"x = 1\n", ["--opt_out", "missing.txt"], ["the opt-out list missing.txt cannot be read"]),
         (b"x = 1\n", ["--fail-on", "similar"], ["fail_on"]),
+        (b"x = 1\n", ["--output", "."], [". is a folder: name a file"]),
+        (b"x = 1\n", ["--html", "corpus"], ["corpus is a folder: name a file"]),
+        (b"x = 1\n", ["--html", "/dev/null/page.html"], ["/dev/null"]),
     ],
 )
 def test_bad_input_is_one_line(
@@ -101,6 +104,19 @@ def test_bad_input_is_one_line(
     if content is not None:
         path.write_bytes(content)
     assert_one_line(in_process(folder, "trace", "query", "asked", *options), *words)
+
+
+def test_a_corpus_of_another_version_is_told_without_whose_machine_it_is(in_process: Command, tmp_path: Path) -> None:
+    summary = write_corpus(tmp_path / "corpus", TRAIN) / "corpus.json"
+    assert in_process(tmp_path, "trace", "index", "corpus").returncode == 0
+    (tmp_path / "copied.py").write_text(COPIED)
+    summary.write_text(json.dumps(json.loads(summary.read_text()) | {"format": 1}))
+    result = in_process(tmp_path, "trace", "query", "copied.py")
+    assert_one_line(result, "corpus holds a corpus of another version: build it again")
+    assert str(tmp_path) not in result.stderr
+    summary.unlink()
+    result = in_process(tmp_path, "trace", "query", "copied.py")
+    assert_one_line(result, "no corpus in corpus: make one with `starcoder corpus build --output corpus`")
 
 
 def test_a_calibration_is_told_with_every_verdict(in_process: Command, folder: Path) -> None:
