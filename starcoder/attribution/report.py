@@ -12,6 +12,7 @@ SCHEMA = 1
 """Version of the JSON report; a change that a reader would notice counts it up."""
 _AROUND = 2  # lines that are shown around a marked one
 _MOST = 3  # sources shown of a match
+_ALIKE = 0.05  # overlap of a document that is shown: any code has some with any other
 _WIDTH = 100
 
 
@@ -34,8 +35,9 @@ def as_text(trace: Trace, verdict: Verdict, frequency: str) -> str:
         parts.append(list(_marked(trace.text, weighty)))
         parts += [list(_match(number, match)) for number, match in enumerate(weighty, 1)]
     parts.append(list(_rest(trace, verdict)))
-    if not weighty and trace.similar:
-        parts.append(["similar documents:", *(f"  {_similar(each)}" for each in trace.similar[:_MOST])])
+    similar = [each for each in trace.similar[:_MOST] if each.overlap >= _ALIKE]
+    if not weighty and similar:
+        parts.append(["similar documents:", *(f"  {_similar(each)}" for each in similar)])
     if verdict.owed:
         parts.append(list(_owed(verdict)))
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"

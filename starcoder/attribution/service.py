@@ -1,6 +1,7 @@
 """`starcoder trace serve`: the membership test of an index, for editors that ask Data Portraits' service (paper §8)."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ def serve(
     """Tell editors whether what they show stands in the corpus: POST /overlap, and /q.
 
     Point llm-vscode at it with the setting `llm.attributionEndpoint`: http://127.0.0.1:8001/overlap. Once the corpus or
-    the index has changed, every request is answered with 503 until the service is started again.
+    the index has changed, every request is answered with 503 until the service is started again; of that llm-vscode
+    shows nothing, so it is told on the terminal, too.
 
     Args:
         index: Folder that `starcoder trace index` wrote.
@@ -57,12 +59,16 @@ class Current:
 
     def __init__(self, app: "ASGIApp", index: Index) -> None:
         self._app, self._index = app, index
+        self._told = ""
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Answer one request."""
         try:
             self._index.check()
         except UserError as error:
+            if str(error) != self._told:
+                self._told = str(error)
+                print(f"starcoder: {error}", file=sys.stderr, flush=True)
             body = json.dumps({"error": str(error)}).encode()
             headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
             await send({"type": "http.response.start", "status": 503, "headers": headers})

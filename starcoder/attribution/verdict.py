@@ -27,7 +27,7 @@ class Thresholds:
     the half of the held-out repositories that `starcoder trace calibrate` does not measure. Some come that far though
     nobody copied from the corpus: code is vendored and ported back, and what the same program generates stands in many
     a repository of which the corpus has one. Of snippets that the corpus itself has, 300 characters at any place, 8 in
-    10 come to "verbatim" and 9 in 10 to "partial": the others are boilerplate, or in many repositories.
+    10 come to "verbatim" and 9 in 10 to "partial"; the others are imports, headers, and what is generated or plain.
 
     Attributes:
         verbatim: Bits of one match, surprise × rarity.

@@ -12,7 +12,8 @@ from starcoder.attribution.index import Index, index
 from starcoder.attribution.query import tell
 from starcoder.errors import UserError
 from starcoder.evaluation.evaluate import evaluate
-from starcoder.evaluation.results import read_report
+from starcoder.evaluation.memorisation import Memorisation
+from starcoder.evaluation.results import Sample, read_report
 from starcoder.generation import complete
 from starcoder.release.folder import save
 from starcoder.tokenizer import EOD
@@ -51,6 +52,11 @@ def test_a_match_is_told_with_the_surprise_of_its_model(trace: Path) -> None:
     told = [(n, -log(2) / 2) for n in range(len(COPIED) + 9)]  # half a bit a character
     (line,) = (line for line in tell(Index.open(trace), "# mine 0\n" + COPIED, told).split("\n") if line[:3] == "[1]")
     assert line.endswith(f"; {(len(COPIED) - 1) / 2:,.0f} bits to the model")
+
+
+def test_a_completion_that_is_too_long_to_trace_is_cut(trace: Path) -> None:
+    sample = Sample("sums", "sums/0", 0, "failed", right=False, prompt="", completion="x" * 300_000)
+    assert "0.0% of the characters of 1 completions" in Memorisation(trace).note([sample])
 
 
 def test_a_report_tells_the_share_that_is_copied(trace: Path, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_what_a_model_wrote_is_told_with_its_own_surprise() -> None:
 
 
 def test_a_report_without_matches_names_what_is_similar() -> None:
-    found = trace(similar=(Similar(SOURCE, 12.0, 0.61),))
+    found = trace(similar=(Similar(SOURCE, 12.0, 0.61), Similar(replace(SOURCE, path="other.py"), 11.0, 0.04)))
     assert (
         report(found)
         == """\

@@ -1,13 +1,16 @@
+import asyncio
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 
-from starcoder.attribution.index import index
+from starcoder.attribution.index import Index, index
+from starcoder.attribution.service import Current
 from starcoder.corpus.forget import forget
 from tests.attribution.corpora import file, files, function, write_corpus
 from tests.conftest import starcoder, start
@@ -49,6 +52,36 @@ def test_an_editor_is_told_until_the_corpus_changes(address: str, tmp_path: Path
         asked(address, COPIED)
     assert error.value.code == 503
     assert "changed since it was indexed" in json.load(error.value)["error"]
+
+
+def answered(service: Current) -> list[dict[str, Any]]:
+    """What an application sends of itself, whatever it is asked."""
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(service({"type": "http"}, None, send))  # type: ignore[arg-type]
+    return sent
+
+
+def test_what_an_editor_does_not_show_is_told_on_the_terminal_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus", files("ann", 2, 4))
+    index(corpus, tmp_path / "trace")
+    opened = Index.open(tmp_path / "trace")
+
+    async def fine(scope: Any, receive: Any, send: Any) -> None:
+        await send({"status": 200})
+
+    service = Current(fine, opened)
+    assert answered(service) == [{"status": 200}]
+    capsys.readouterr()
+    (tmp_path / "trace" / "manifest.json").unlink()
+    told = [answered(service) for _ in range(2)]
+    assert [start["status"] for start, _ in told] == [503, 503]
+    assert capsys.readouterr().err == f"starcoder: {json.loads(told[0][1]['body'])['error']}\n"
 
 
 def test_a_page_whose_name_means_this_machine_gets_no_further(address: str) -> None:

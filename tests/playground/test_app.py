@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from starcoder import cli
 from starcoder.errors import UserError
 from starcoder.playground.page import check, write_page
 from starcoder.playground.run import playground as command
@@ -176,7 +175,3 @@ def test_options_that_cannot_be(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words) as error:
         command("nowhere", **options)
     assert "\n" not in str(error.value)
-
-
-def test_the_command_is_one() -> None:
-    assert cli.COMMANDS["playground"][0] == "starcoder.playground.run:playground"
