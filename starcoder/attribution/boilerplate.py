@@ -1,19 +1,28 @@
 """What stands in many files and is nobody's to attribute: such spans are set aside, with the reason (paper §8).
 
-A span is set aside when no letter or digit of it is outside of boilerplate. What is boilerplate is read from the whole
-text, so that a span that begins in the middle of a licence header is known as one.
+The parts of a span that are outside of boilerplate are weighed; it is set aside when they have fewer tokens than the
+shortest span. What is boilerplate is read from the whole text, so that a span that begins in the middle of a licence
+header is known as one.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from itertools import accumulate
+from typing import Any, Literal
 
-from starcoder.attribution.spans import Span
+import numpy as np
+from numpy.typing import NDArray
+
+from starcoder.attribution.lexer import Tokens
+from starcoder.attribution.spans import TOKENS, Integers
+from starcoder.attribution.squeezed import characters, code_points
 from starcoder.corpus.license_notices import foreign_notice, spdx_tags
 
 _LONGEST = 1000
 
+Floats = NDArray[np.float64]
 Reason = Literal["licence", "generated", "first line", "imports", "data", "no words"]
 
 _COMMENT = re.compile(
@@ -86,6 +95,62 @@ class Region:
     reason: Reason
 
 
+class Weighed:
+    """What of a text is weighed: what is no boilerplate, nor signs alone, such as brackets between two imports.
+
+    Args:
+        text: Its tokens.
+    """
+
+    def __init__(self, text: Tokens) -> None:
+        self._text, self._regions = text, boilerplate(text.text)
+        self._starts = [region.start for region in self._regions]
+        self._reached = list(accumulate((region.end for region in self._regions), max))
+        size = len(text.text)
+        between = [(a, b) for a, b in zip([0, *self._reached], [*self._starts, size], strict=True) if a < b]
+        self._between = np.array([*between, (size, size)])
+        self._words = np.append(0, np.cumsum(characters(r"\w")[code_points(text.text)]))
+
+    def total(self, parts: Integers, value: Callable[[Integers], NDArray[Any]]) -> Floats:
+        """For each part of the text, the sum of a value over the stretches of it that are weighed.
+
+        Args:
+            parts: Start and end of each, of shape (N, 2).
+            value: That of some stretches, each of which has a word: their starts and ends, (M, 2), to shape (M,).
+
+        Returns:
+            Of shape (N,).
+        """
+        first = np.searchsorted(self._between[:, 1], parts[:, 0], side="right")
+        last = np.searchsorted(self._between[:, 0], parts[:, 1]) - 1
+        sums = np.append(0, np.cumsum(self._valued(self._between, value)))
+        inner = sums[last] - sums[np.minimum(first + 1, len(self._between))]
+        one, other = (self._valued(self._cut(parts, at), value) for at in (first, last))
+        return one + np.where(first < last, inner + other, 0)
+
+    def aside(self, parts: Integers) -> NDArray[np.bool_]:
+        """Whether so little of each is weighed, fewer tokens than the shortest span has, that it is set aside."""
+        return self.total(parts, lambda weighed: self._text.within(weighed) @ (-1, 1)) < TOKENS
+
+    def reason(self, start: int, end: int) -> Reason:
+        """What a part is that is set aside: what the longest stretch of boilerplate in it is, rules apart."""
+        regions = self._regions[bisect_right(self._reached, start) : bisect_left(self._starts, end)]
+        worded = [region for region in regions if region.reason != "no words"]
+        shares = [(min(region.end, end) - max(region.start, start), region.reason) for region in worded]
+        return max((share for share in shares if share[0] > 0), default=(0, "no words"))[1]
+
+    def _cut(self, parts: Integers, at: Integers) -> Integers:
+        """What the stretches of some numbers have in common with each part."""
+        stretches = self._between[np.minimum(at, len(self._between) - 1)]
+        return np.stack((np.maximum(parts[:, 0], stretches[:, 0]), np.minimum(parts[:, 1], stretches[:, 1])), 1)
+
+    def _valued(self, stretches: Integers, value: Callable[[Integers], NDArray[Any]]) -> Floats:
+        worded = self._words[stretches[:, 1]] > self._words[stretches[:, 0]]
+        found = np.zeros(len(stretches))
+        found[worded] = value(stretches[worded])
+        return found
+
+
 def boilerplate(text: str) -> list[Region]:
     """The parts of a text that are boilerplate, by their starts; they may overlap.
 
@@ -107,28 +172,6 @@ def boilerplate(text: str) -> list[Region]:
         elif _FIRST_LINE.fullmatch(line):
             found.append(Region(start, end, "first line"))
     return sorted(found, key=lambda region: (region.start, region.end))
-
-
-def set_aside(text: str, spans: Iterable[Span]) -> list[Reason | None]:
-    """For each span of a text why it is boilerplate, or None."""
-    regions = boilerplate(text)
-    return [_reason(text, span, regions) for span in spans]
-
-
-def _reason(text: str, span: Span, regions: Iterable[Region]) -> Reason | None:
-    """The reason of most of a span, if boilerplate has all of its letters and digits."""
-    shares: dict[Reason, int] = {}
-    reached = span.start
-    for region in regions:
-        start, end = max(region.start, span.start), min(region.end, span.end)
-        if start < end:
-            if _has_words(text[reached:start]):
-                return None
-            reached = max(reached, end)
-            shares[region.reason] = shares.get(region.reason, 0) + end - start
-    if not shares or _has_words(text[reached : span.end]):
-        return None
-    return max(shares, key=lambda reason: shares[reason])
 
 
 def _has_words(text: str) -> bool:

@@ -20,11 +20,13 @@ class Tokens:
     """The tokens of a text.
 
     Attributes:
-        view: The text without superfluous white space.
+        text: The text.
+        view: It without superfluous white space.
         starts: Where each token begins in the view's text, int64 of shape (T,).
         ends: Where each of them ends there, of the same shape.
     """
 
+    text: str
     view: Squeezed
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
@@ -41,8 +43,17 @@ class Tokens:
         return self.view.text[self.starts[first] : self.ends[end - 1]]
 
     def original(self, first: int, end: int) -> tuple[int, int]:
-        """Start and end in the original text of the tokens from `first` to before `end`, at least one."""
+        """Start and end in the text of the tokens from `first` to before `end`, at least one."""
         return self.view.original(int(self.starts[first]), int(self.ends[end - 1]))
+
+    def originals(self, parts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The same for many parts: first token and end of each, of shape (N, 2), as what is returned."""
+        starts, ends = self.starts[parts[:, 0]], self.ends[parts[:, 1] - 1]
+        return np.stack((self.view.places[starts], self.view.places[ends - 1] + 1), 1)
+
+    def within(self, parts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """First token and end, of shape (N, 2), of the tokens that begin in each part of the text: start and end."""
+        return np.searchsorted(self.view.places[self.starts], parts)
 
     def hashes(self, length: int = 1) -> Hashes:
         """A hash for every sequence of `length` tokens, of the characters from its start to its end.
@@ -75,7 +86,7 @@ def lex(text: str) -> Tokens:
     starts, ends = word | other, word | other
     starts[1:] &= ~(word[1:] & word[:-1])
     ends[:-1] &= ~(word[1:] & word[:-1])
-    return Tokens(view, np.flatnonzero(starts), np.flatnonzero(ends) + 1)
+    return Tokens(text, view, np.flatnonzero(starts), np.flatnonzero(ends) + 1)
 
 
 def _powers(base: int, count: int) -> Hashes:

@@ -8,7 +8,7 @@ by prefix doubling; the longest match of a place of the query in a document is w
 the work grows with the length of the texts, not with the number of pairs of places that match.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from starcoder.attribution.corpus import Address
-from starcoder.attribution.lexer import Tokens, lex
+from starcoder.attribution.lexer import Tokens
 from starcoder.attribution.squeezed import Lines, characters, code_points, squeeze
 
 TOKENS = 8
@@ -53,7 +53,7 @@ class Span:
         end: Behind its last one.
         text: The query's characters between them.
         places: One place in each document that was looked at and has it.
-        count: Documents that have it; more than places where those are cut.
+        count: Documents that have it, as far as that is known; never less than places.
     """
 
     start: int
@@ -63,34 +63,79 @@ class Span:
     count: int
 
 
-def find_spans(
-    query: str, candidates: Iterable[tuple[Address, str]], tokens: int = TOKENS, characters: int = CHARACTERS
-) -> list[Span]:
-    """The maximal verbatim spans of a query in documents, the longest first.
+class Spans:
+    """The maximal verbatim spans of a query in documents.
 
-    A span that is maximal in one document is told with all the documents that have it, those with more around it too.
+    A span that is maximal in one document stands in all that have it, those with more around it too. A query that
+    repeats itself has many more spans than tokens, and each in many places: here they are numbers, and `tell` tells
+    those that are asked for.
 
     Args:
-        query: The text to trace.
-        candidates: The documents' addresses and texts.
+        query: The tokens of the text to trace.
+        documents: Those of the documents, by their addresses.
         tokens: The shortest span in tokens, at least 2: windows that overlap tell whether a blank is between tokens.
         characters: The shortest span in characters of the query without superfluous white space.
+        count: In how many documents a part of the query stands, from its start to its end, as far as is known besides.
+
+    Attributes:
+        documents: Those that it was given.
+        parts: Start and end of each span in the original query, the longest first, int64 of shape (N, 2).
+
+    Raises:
+        ValueError: `tokens` is less than 2.
     """
-    if tokens < 2:
-        raise ValueError(f"spans of {tokens} tokens: 2 or more")
-    asked = lex(query)
-    found = [(address, text, lex(text)) for address, text in candidates]
-    joined = _Joined(asked, [each for _, _, each in found], tokens)
-    spans = _long(asked, joined.maximal(), characters)
-    places: list[list[Place]] = [[] for _ in spans]
-    for number, (address, text, there) in enumerate(found):
-        lines = Lines(text)
-        for which, first in joined.standing(spans, number):
-            (start, end), size = spans[which].tolist(), int(spans[which] @ (-1, 1))
-            if asked.piece(start, end) == there.piece(first, first + size):
-                part = there.original(first, first + size)
-                places[which].append(Place(address, *part, lines.of(*part)))
-    return [_span(query, asked, pair.tolist(), at) for pair, at in zip(spans, places, strict=True) if at]
+
+    def __init__(
+        self,
+        query: Tokens,
+        documents: Mapping[Address, Tokens],
+        tokens: int = TOKENS,
+        characters: int = CHARACTERS,
+        count: Callable[[int, int], int] = lambda start, end: 0,
+    ) -> None:
+        if tokens < 2:
+            raise ValueError(f"spans of {tokens} tokens: 2 or more")
+        self.documents, self._query, self._count = documents, query, count
+        self._joined = _Joined(query, list(documents.values()), tokens)
+        self._spans = _long(query, self._joined.maximal(), characters)
+        self.parts = query.originals(self._spans)
+
+    def groups(self, names: Sequence[str]) -> Integers:
+        """In how many groups of documents each span stands as far as hashes tell, int64 of shape (N,).
+
+        Args:
+            names: The group of each document, such as its repository.
+        """
+        rows = {name: row for row, name in enumerate(dict.fromkeys(names))}
+        stands = np.zeros((len(rows), len(self._spans)), dtype=bool)
+        for name, (which, _) in zip(names, self._joined.standing(self._spans), strict=True):
+            stands[rows[name], which] = True
+        return stands.sum(axis=0)
+
+    def tell(self, numbers: Sequence[int]) -> list[Span]:
+        """The spans of some numbers, in their order, with the places that are verified: there may be none."""
+        chosen = np.array(numbers, np.int64)
+        spans = self._spans[chosen]
+        places: list[list[Place]] = [[] for _ in spans]
+        standing = self._joined.standing(spans)
+        for (address, there), (which, first) in zip(self.documents.items(), standing, strict=True):
+            for row, place in self._places(address, there, spans[which], first):
+                places[which[row]].append(place)
+        return [
+            Span(
+                *part, self._query.text[slice(*part)], tuple(at), max(len(at), self._count(*part) if self._count else 0)
+            )
+            for part, at in zip(self.parts[chosen].tolist(), places, strict=True)
+        ]
+
+    def _places(self, address: Address, there: Tokens, spans: Integers, first: Integers) -> Iterator[tuple[int, Place]]:
+        """The rows of the spans that are verified to stand at some tokens of a document, and their places."""
+        lines = Lines(there.text) if len(spans) else None
+        pieces = np.stack((first, first + spans @ (-1, 1)), 1)
+        for row, (own, other) in enumerate(zip(spans.tolist(), pieces.tolist(), strict=True)):
+            if lines and self._query.piece(*own) == there.piece(*other):
+                part = there.original(*other)
+                yield row, Place(address, *part, lines.of(*part))
 
 
 def verify(query: str, span: Span, place: Place, document: str) -> bool:
@@ -116,16 +161,11 @@ def _between(text: str, at: int) -> bool:
     return not characters(r"\w")[code_points(text[max(0, at - 1) : at + 1])].all() or at in (0, len(text))
 
 
-def _long(asked: Tokens, spans: Integers, characters: int) -> Integers:
+def _long(query: Tokens, spans: Integers, characters: int) -> Integers:
     """Those of at least so many characters, the longest first."""
-    sizes = asked.ends[spans[:, 1] - 1] - asked.starts[spans[:, 0]]
+    sizes = query.ends[spans[:, 1] - 1] - query.starts[spans[:, 0]]
     order = np.lexsort((spans[:, 0], -sizes))
     return spans[order[sizes[order] >= characters]]
-
-
-def _span(query: str, asked: Tokens, part: tuple[int, int], places: Sequence[Place]) -> Span:
-    start, end = asked.original(*part)
-    return Span(start, end, query[start:end], tuple(places), len(places))
 
 
 class _Joined:
@@ -156,13 +196,17 @@ class _Joined:
             found.append(np.stack((first, end), 1)[end > _before(end)])
         return np.unique(np.concatenate(found), axis=0)
 
-    def standing(self, spans: Integers, number: int) -> list[tuple[int, int]]:
-        """Which of the spans stand in a document, and the token of it at which each begins."""
+    def standing(self, spans: Integers) -> Iterator[tuple[Integers, Integers]]:
+        """For each document which of the spans stand in it, and the token of it at which each begins."""
         at = np.searchsorted(self.place[: self.bounds[1]], spans[:, 0])
-        which = np.flatnonzero(np.isin(at, self._within(np.unique(at), number)))
-        lengths, firsts = self._longest(at[which], number)
-        fits = lengths >= spans[which, 1] - spans[which, 0]
-        return list(zip(which[fits].tolist(), firsts[fits].tolist(), strict=True))
+        starts, sizes = np.unique(at), spans @ (-1, 1)
+        firsts = np.zeros(self.bounds[1], np.int64)
+        for number in range(len(self.order)):
+            lengths = np.zeros(self.bounds[1], np.int64)
+            within = self._within(starts, number)
+            lengths[within], firsts[within] = self._longest(within, number)
+            which = np.flatnonzero(lengths[at] >= sizes)
+            yield which, firsts[at[which]]
 
     def _common(self, asked: Tokens, documents: Sequence[Tokens]) -> tuple[list[Integers], list[Integers]]:
         """Names and first tokens of the windows in common: the query's, then each document's."""

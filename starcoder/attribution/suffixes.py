@@ -13,20 +13,21 @@ import math
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from starcoder import tokenizer as vocabulary
 from starcoder.attribution.corpus import Address, Corpus
-from starcoder.attribution.spans import Span, find_spans
+from starcoder.attribution.lexer import Tokens, lex
+from starcoder.attribution.spans import Spans
 from starcoder.attribution.squeezed import Squeezed, squeeze
 from starcoder.errors import UserError
 from starcoder.storage import atomic_folder
@@ -62,6 +63,30 @@ class Match:
     end: int
     count: int
     documents: tuple[Address, ...]
+
+
+class _Asked(NamedTuple):
+    """A text that is asked about.
+
+    Attributes:
+        view: Its characters.
+        ids: The model's tokens of them.
+        bounds: The character at which each of these begins, or in which; and behind the last one.
+    """
+
+    view: Squeezed
+    ids: list[int]
+    bounds: NDArray[np.int64]
+
+    def original(self, first: int, end: int) -> tuple[int, int]:
+        """Start and end in the original text of the tokens from `first` to before `end`."""
+        start, behind = int(self.bounds[first]), int(self.bounds[end])
+        return self.view.original(start, max(behind, start + 1))
+
+    def within(self, start: int, end: int) -> tuple[int, int]:
+        """The first of the tokens that are wholly in a part of the original text, and behind the last."""
+        begin, behind = np.searchsorted(self.view.places, (start, end))
+        return int(np.searchsorted(self.bounds, begin)), int(np.searchsorted(self.bounds, behind, side="right")) - 1
 
 
 def build_suffixes(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> Iterator[int]:
@@ -143,47 +168,42 @@ class Suffixes:
             shortest: The shortest match in tokens of the model.
             documents: How many places of each are looked at.
         """
-        view = squeeze(text)
-        ids = self.tokenizer.encode(view.text) if self.engine else []
-        bounds = self._bounds(ids)
-        return [
-            Match(*_original(view, bounds, start, end), found["cnt"], self._documents(found, documents))
-            for start, end, found in self._longest(ids, shortest)
-        ]
+        return self._matches(self._asked(squeeze(text)), shortest, documents)
 
-    def find(self, text: str, documents: int = DOCUMENTS) -> list[Span]:
-        """The verified spans of a text in the documents that have its longest matches, the longest first.
+    def find(self, query: Tokens, documents: int = DOCUMENTS) -> Spans:
+        """The spans of a text in the documents that have its longest matches.
 
         Where a match stands in more places than were looked at, the count of a span there is how often the corpus has
         the model's tokens within it.
         """
-        matches = self.matches(text, documents=documents)
+        asked = self._asked(query.view)
+        matches = self._matches(asked, SHORTEST, documents)
         addresses = sorted({address for match in matches for address in match.documents})
-        spans = find_spans(text, ((address, self.corpus.document(address).content) for address in addresses))
+        texts = {address: lex(self.corpus.document(address).content) for address in addresses}
         cut = [match for match in matches if match.count > len(match.documents)]
-        view = squeeze(text)
-        ids = self.tokenizer.encode(view.text) if cut else []
-        bounds = self._bounds(ids)
+
+        def count(start: int, end: int) -> int:
+            return self._count(asked, start, end) if any(m.start < end and start < m.end for m in cut) else 0
+
+        return Spans(query, texts, count=count)
+
+    def _matches(self, asked: "_Asked", shortest: int, documents: int) -> list[Match]:
         return [
-            replace(span, count=max(span.count, self._count(span, view, ids, bounds)))
-            if any(match.start < span.end and span.start < match.end for match in cut)
-            else span
-            for span in spans
+            Match(*asked.original(start, end), found["cnt"], self._documents(found, documents))
+            for start, end, found in self._longest(asked.ids, shortest)
         ]
 
-    def _count(self, span: Span, view: Squeezed, ids: Sequence[int], bounds: NDArray[np.int64]) -> int:
-        start, end = np.searchsorted(view.places, (span.start, span.end)).tolist()
-        first = int(np.searchsorted(bounds, start))
-        last = int(np.searchsorted(bounds, end, side="right")) - 1
-        return int(self.engine.count(list(ids[first:last]))["count"]) if first < last else 0
+    def _count(self, asked: "_Asked", start: int, end: int) -> int:
+        """How often the corpus has the model's tokens that are wholly in a part of the text."""
+        first, last = asked.within(start, end)
+        return int(self.engine.count(asked.ids[first:last])["count"]) if first < last else 0
 
-    def _bounds(self, ids: Sequence[int]) -> NDArray[np.int64]:
-        """The character at which each of the model's tokens begins, or in which; and behind the last one."""
+    def _asked(self, view: Squeezed) -> "_Asked":
+        ids = self.tokenizer.encode(view.text) if self.engine else []
         pieces = [self.tokenizer.decode([each], "surrogateescape").encode(errors="surrogateescape") for each in ids]
         data = np.frombuffer(b"".join(pieces), dtype=np.uint8)
         characters = np.append(0, np.cumsum((data & 0xC0) != 0x80)).astype(np.int64)
-        begins: NDArray[np.int64] = characters[np.cumsum([0, *map(len, pieces)])]
-        return begins
+        return _Asked(view, ids, characters[np.cumsum([0, *map(len, pieces)])])
 
     def _longest(self, ids: list[int], shortest: int) -> Iterator[tuple[int, int, dict[str, Any]]]:
         """Start, end and ranks of the matches that are in no longer one; infini-gram's own leaves out frequent ones."""
@@ -214,11 +234,6 @@ class Suffixes:
             document = self.engine.get_doc_by_rank_2(s=s, rank=rank, needle_len=1, max_ctx_len=0)
             addresses.append(Address(self.shards[s], json.loads(document["metadata"])["row"]))
         return tuple(dict.fromkeys(addresses))
-
-
-def _original(view: Squeezed, bounds: NDArray[np.int64], first: int, last: int) -> tuple[int, int]:
-    start, end = int(bounds[first]), int(bounds[last])
-    return view.original(start, max(end, start + 1))
 
 
 def _shard(folder: Path, shard: int) -> Path:

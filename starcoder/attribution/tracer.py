@@ -5,22 +5,23 @@ spans of the whole text are found and weighed by surprise × rarity; what is boi
 overlap with each document tells what is similar where nothing is verbatim; the membership test asks the whole corpus.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from functools import partial
 from math import log
 
 import numpy as np
 
-from starcoder.attribution.boilerplate import Region, boilerplate
+from starcoder.attribution.boilerplate import Weighed
 from starcoder.attribution.corpus import Address
+from starcoder.attribution.hashing import Hashes
 from starcoder.attribution.index import Index
-from starcoder.attribution.lexer import lex
+from starcoder.attribution.lexer import Tokens, lex
 from starcoder.attribution.search.base import Hit
-from starcoder.attribution.spans import TOKENS, Span, find_spans
+from starcoder.attribution.spans import Integers, Place, Spans
 from starcoder.attribution.squeezed import Lines
-from starcoder.attribution.surprise import model_surprises, rarity, surprises
+from starcoder.attribution.surprise import Floats, model_surprises, rarity, surprises
 from starcoder.attribution.trace import Chain, Match, Similar, Source, Trace
+from starcoder.corpus.document import Document
 from starcoder.corpus.optout import OptOut
 from starcoder.errors import UserError
 
@@ -29,7 +30,6 @@ LONGEST = 200_000
 _PIECE = 1500  # characters that documents are proposed for together: a copy in a long text is not drowned by the rest
 _SOURCES = 10
 _SIMILAR = 5
-_WORD = re.compile(r"\w")
 _RUN = 3  # tokens of the runs that overlap counts
 _NEW = 0.5  # share of a span that longer ones must leave uncovered for it to be told
 
@@ -79,28 +79,28 @@ class Tracer:
         if len(text) > LONGEST:
             raise UserError(f"the text has {len(text):,} characters: trace at most {LONGEST:,} at a time")
         self._index.check()
-        hits = self._propose(text)
+        query, hits = lex(text), self._propose(text)
         addresses = [hit.address for hit in hits]
-        contents = dict(zip(addresses, self._index.search.texts(addresses), strict=True))
+        documents = dict(zip(addresses, map(lex, self._index.search.texts(addresses)), strict=True))
         lines = Lines(text)
-        matches = sorted(self._matches(text, lines, contents, model), key=lambda match: (-match.score, match.start))
+        matches = list(self._matches(query, lines, documents, model))
         return Trace(
             text,
-            len(lex(text)),
-            tuple(_least([match for match in matches if not match.aside])),
+            len(query),
+            tuple(match for match in matches if not match.aside),
             tuple(sorted((match for match in matches if match.aside), key=lambda match: match.start)),
             tuple(
                 Chain(chain.start, chain.end, lines.of(chain.start, chain.end), chain.windows)
                 for chain in sorted(self._index.membership.chains(text), key=lambda chain: chain.start)
             ),
-            tuple(self._similar(text, hits, contents)),
+            tuple(self._similar(query, hits, documents)),
         )
 
     def _propose(self, text: str) -> list[Hit]:
         """Documents that may hold parts of the text, each once with its best score, the best first."""
         search = self._index.search
         best: dict[Address, Hit] = {}
-        for piece in pieces(text):
+        for piece in dict.fromkeys(pieces(text)):
             for analyzer in search.analyzers:
                 for hit in search.find(piece, self._k, analyzer=analyzer, **self._filter):
                     if hit.address not in best or hit.score > best[hit.address].score:
@@ -109,68 +109,72 @@ class Tracer:
 
     def _matches(
         self,
-        text: str,
+        query: Tokens,
         lines: Lines,
-        contents: Mapping[Address, str],
+        documents: Mapping[Address, Tokens],
         model: Sequence[tuple[int, int, float]] | None,
     ) -> Iterator[Match]:
-        """Every verbatim span with its sources, the places of the fewest lines first."""
-        spans = self._spans(text, contents)
-        regions = boilerplate(text)
-        parts = [_outside(text, span, regions) for span in spans]
-        every = [part for own in parts for part in own]
-        nats = iter(surprises(text, every, self._index.frequencies) if model is None else model_surprises(every, model))
-        for span, own in zip(spans, parts, strict=True):
-            weighed = sum(len(lex(part.text)) for part in own)
-            sources = [self._source(place.address, *place[1:]) for place in span.places]
-            repositories = len({source.repository for source in sources})
-            yield Match(
-                span.start,
-                span.end,
-                lines.of(span.start, span.end),
-                len(lex(span.text)),
-                sum(islice(nats, len(own))) / log(2),
-                rarity(repositories),
-                span.count,
-                tuple(sorted(sources, key=lambda source: source.lines[1] - source.lines[0])[:_SOURCES]),
-                _reason(span, regions) if weighed < TOKENS else "",
-            )
+        """The spans that are told, the weightiest first, then those that are set aside, the longest first."""
+        spans = self._spans(query, documents)
+        facts = {address: self._index.corpus.facts(address) for address in spans.documents}
+        weighed = Weighed(query)
+        bits = weighed.total(spans.parts, partial(self._nats, query, model)) / log(2)
+        spread = spans.groups([document.repository for document in facts.values()])
+        score = bits * [rarity(repositories) for repositories in spread.tolist()]
+        aside = weighed.aside(spans.parts)
+        order = np.lexsort((spans.parts[:, 0], -score))
+        told = [*least(spans.parts, order[~aside[order]]), *least(spans.parts, np.flatnonzero(aside))]
+        for number, span in zip(told, spans.tell(told), strict=True):
+            if span.places:
+                yield Match(
+                    span.start,
+                    span.end,
+                    lines.of(span.start, span.end),
+                    int(query.within(spans.parts[number]) @ (-1, 1)),
+                    float(bits[number]),
+                    rarity(len({facts[place.address].repository for place in span.places})),
+                    span.count,
+                    tuple(self._source(facts[place.address], place) for place in _shortest(span.places)),
+                    weighed.reason(span.start, span.end) if aside[number] else "",
+                )
 
-    def _spans(self, text: str, contents: Mapping[Address, str]) -> list[Span]:
+    def _spans(self, query: Tokens, documents: Mapping[Address, Tokens]) -> Spans:
         """The spans in the proposed documents; in the whole corpus with suffix arrays, unless a filter is set."""
         suffixes = self._index.suffixes
         if suffixes is None or any(self._filter.values()):
-            return find_spans(text, contents.items())
-        return suffixes.find(text)
+            return Spans(query, documents)
+        return suffixes.find(query)
 
-    def _source(self, address: Address, start: int, end: int, lines: tuple[int, int]) -> Source:
-        document = self._index.corpus.facts(address)
+    def _nats(self, query: Tokens, model: Sequence[tuple[int, int, float]] | None, parts: Integers) -> Floats:
+        if model is None:
+            return surprises(query, parts, self._index.frequencies)
+        return model_surprises(query, parts, model)
+
+    def _source(self, document: Document, place: Place) -> Source:
         return Source(
             document.repository,
             document.path,
             document.language,
             document.licenses,
-            lines,
+            place.lines,
             document.copies,
             document.repository in self._opt_out if self._opt_out else None,
             document.commit,
-            address,
-            start,
-            end,
+            place.address,
+            place.start,
+            place.end,
         )
 
-    def _similar(self, text: str, hits: Sequence[Hit], contents: Mapping[Address, str]) -> list[Similar]:
-        """The documents that share most runs of tokens with the text."""
-        runs = np.unique(lex(text).hashes(_RUN))
+    def _similar(self, query: Tokens, hits: Sequence[Hit], documents: Mapping[Address, Tokens]) -> Iterator[Similar]:
+        """The documents that share most runs of tokens with the query."""
+        runs = np.unique(query.hashes(_RUN))
         if not len(runs):
-            return []
-        overlaps = [np.isin(runs, lex(contents[hit.address]).hashes(_RUN)).mean() for hit in hits]
-        best = sorted(zip(overlaps, hits, strict=True), key=lambda pair: -pair[0])[:_SIMILAR]
-        return [
-            Similar(self._source(hit.address, 0, len(content), (1, Lines(content).count)), hit.score, float(overlap))
-            for overlap, hit in best
-            for content in [contents[hit.address]]
-        ]
+            return
+        overlaps = [_overlap(runs, documents[hit.address].hashes(_RUN)) for hit in hits]
+        for overlap, hit in sorted(zip(overlaps, hits, strict=True), key=lambda pair: -pair[0])[:_SIMILAR]:
+            text = documents[hit.address].text
+            place = Place(hit.address, 0, len(text), (1, Lines(text).count))
+            yield Similar(self._source(self._index.corpus.facts(hit.address), place), hit.score, overlap)
 
 
 def pieces(text: str, size: int = _PIECE) -> Iterator[str]:
@@ -188,29 +192,30 @@ def pieces(text: str, size: int = _PIECE) -> Iterator[str]:
         yield piece
 
 
-def _outside(text: str, span: Span, regions: Sequence[Region]) -> list[Span]:
-    """The parts of a span that are no boilerplate, and not signs alone, such as rules of dashes: they are weighed."""
-    parts, reached = [], span.start
-    for start, end in [*((region.start, region.end) for region in regions), (span.end, span.end)]:
-        if reached < min(start, span.end) and _WORD.search(text, reached, min(start, span.end)):
-            part = reached, min(start, span.end)
-            parts.append(Span(*part, text[slice(*part)], (), 0))
-        reached = max(reached, end)
-    return parts
+def least(parts: Integers, order: Integers) -> list[int]:
+    """The numbers of parts of a text, in their order, without those that hardly say more about it than earlier ones.
 
-
-def _reason(span: Span, regions: Sequence[Region]) -> str:
-    """What most of a span is that is not weighed, rules apart."""
-    worded = [region for region in regions if region.reason != "no words"]
-    shares = [(min(region.end, span.end) - max(region.start, span.start), region.reason) for region in worded]
-    return max(((share, reason) for share, reason in shares if share > 0), default=(0, "no words"))[1]
-
-
-def _least(matches: Sequence[Match]) -> Iterator[Match]:
-    """The matches, best first, without those that hardly say more about the text than better ones do."""
-    covered = np.zeros(max((match.end for match in matches), default=0), dtype=bool)
-    for match in matches:
-        stretch = covered[match.start : match.end]
-        if (~stretch).mean() >= _NEW:
+    Args:
+        parts: Start and end of each, of shape (N, 2).
+        order: Numbers of parts, the best first.
+    """
+    covered = np.zeros(parts.max(initial=0), dtype=bool)
+    told = []
+    for number, (start, end) in zip(order.tolist(), parts[order].tolist(), strict=True):
+        stretch = covered[start:end]
+        if np.count_nonzero(stretch) <= (1 - _NEW) * len(stretch):
             stretch[:] = True
-            yield match
+            told.append(number)
+    return told
+
+
+def _shortest(places: Sequence[Place]) -> list[Place]:
+    """The places of the fewest lines."""
+    return sorted(places, key=lambda place: place.lines[1] - place.lines[0])[:_SOURCES]
+
+
+def _overlap(runs: Hashes, others: Hashes) -> float:
+    """Share of some hashes, each of which is there once and in order, that are among others."""
+    at = np.searchsorted(runs, others)
+    found = at[runs[np.minimum(at, len(runs) - 1)] == others]
+    return len(np.unique(found)) / len(runs)

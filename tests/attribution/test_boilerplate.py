@@ -1,7 +1,12 @@
+from random import Random
+from zlib import crc32
+
+import numpy as np
 import pytest
 
-from starcoder.attribution.boilerplate import boilerplate, set_aside
-from starcoder.attribution.spans import Span
+from starcoder.attribution.boilerplate import Weighed, boilerplate
+from starcoder.attribution.lexer import lex
+from starcoder.attribution.spans import Integers
 
 APACHE = """\
 # Copyright 2020 The Authors
@@ -27,9 +32,9 @@ CODE = "def total(values):\n    copyright = license(values)\n    return sum(valu
 
 
 def whole(text: str, part: str) -> str | None:
-    start = text.index(part)
-    (reason,) = set_aside(text, [Span(start, start + len(part), part, (), 1)])
-    return reason
+    start, end = text.index(part), text.index(part) + len(part)
+    weighed = Weighed(lex(text))
+    return weighed.reason(start, end) if weighed.aside(np.array([[start, end]])).all() else None
 
 
 def test_rules_around_a_heading_have_no_weight_but_code_between_them_has() -> None:
@@ -83,7 +88,7 @@ def test_boilerplate_is_set_aside_and_the_code_around_it_is_not(reason: str, tex
         "use(thing)\nrequire(condition, 'message')\nusing (var x = y()) {\n",
         "values = [1, 2, 3]\nvalues[a1, b2, c3, d4, e5, f6, g7, h8, i9]\n",
         "for x in range(10, 20): print(x, 3, 4)\n",
-        "generated = do(not_edit)\n",
+        "generated = do(not_edit, by, hand)\n",
     ],
 )
 def test_ordinary_code_is_no_boilerplate(text: str) -> None:
@@ -97,8 +102,47 @@ def test_a_part_of_a_header_is_known_by_the_rest_of_it() -> None:
 
 def test_what_a_comment_says_beside_its_licence_is_not_boilerplate() -> None:
     text = APACHE + "#\n# Sums numbers in a clever way that somebody thought of.\n"
-    assert whole(text, "Sums numbers in a clever way") is None
+    assert whole(text, "Sums numbers in a clever way that somebody thought of") is None
     assert whole(text, APACHE) == "licence"
+
+
+MIXED = f"{APACHE}import os\nimport sys\n\nx = f(os, 1)\n{'-' * 20}\n{CODE}{'0, ' * 9}\n+ [ ]\nfrom a import b\ny = 1\n"
+
+
+def test_the_parts_that_are_weighed_are_those_that_no_region_has_and_that_have_words() -> None:
+    random, tokens = Random(0), lex(MIXED)
+    covered = np.zeros(len(MIXED), dtype=bool)
+    for region in boilerplate(MIXED):
+        covered[region.start : region.end] = True
+    cuts = [sorted(random.sample(range(len(tokens) + 1), 2)) for _ in range(500)]
+    parts = np.array([tokens.original(*cut) for cut in cuts])
+
+    def stretches(start: int, end: int) -> list[list[int]]:
+        """Those of one part, character by character."""
+        found: list[list[int]] = []
+        for at in range(start, end):
+            if not covered[at]:
+                if not found or found[-1][1] != at:
+                    found.append([at, at])
+                found[-1][1] = at + 1
+        return [[a, b] for a, b in found if any(c.isalnum() for c in MIXED[a:b])]
+
+    def value(parts: Integers) -> Integers:
+        return np.array([crc32(MIXED[a:b].encode()) % 1000 for a, b in parts.tolist()], np.int64)
+
+    own = [np.array(stretches(*part), np.int64).reshape(-1, 2) for part in parts.tolist()]
+    assert Weighed(tokens).total(parts, value).tolist() == [value(each).sum() for each in own]
+    sizes = [sum(len(lex(MIXED[a:b])) for a, b in each.tolist()) for each in own]
+    assert Weighed(tokens).aside(parts).tolist() == [size < 8 for size in sizes]
+    assert 0 < sum(size < 8 for size in sizes) < len(parts)
+
+
+def test_reasons_are_the_longest_regions_of_a_part_rules_apart() -> None:
+    text = f"import os\n#!/bin/sh\nimport os.path\n{'=' * 30}\n"
+    weighed = Weighed(lex(text))
+    assert weighed.reason(0, len(text)) == "imports"
+    assert weighed.reason(5, text.index("import", 9) + 3) == "first line"  # 9 characters of 10
+    assert weighed.reason(text.index("="), len(text)) == "no words"
 
 
 def test_nothing_and_endless_texts() -> None:
@@ -106,3 +150,10 @@ def test_nothing_and_endless_texts() -> None:
     pieces = ("1, ", "import a, ", "import (", "/* ", "# copyright ", "{ ", "use a::\n", "x\n", " \t", "0x", "from a ")
     for piece in pieces:
         boilerplate(piece * (100_000 // len(piece)))
+
+
+def test_many_parts_of_many_regions() -> None:
+    pair = "import os\nx = f(1)\n"
+    text = pair * 10_000
+    parts = np.array([[start, len(text)] for start in range(0, len(text), len(pair))])
+    assert np.flatnonzero(Weighed(lex(text)).aside(parts)).tolist() == [9_999]

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from starcoder.attribution.corpus import Address
-from starcoder.attribution.spans import Place, Span, find_spans, verify
+from starcoder.attribution.lexer import lex
+from starcoder.attribution.spans import CHARACTERS, TOKENS, Place, Span, Spans, verify
 
 WORDS = st.sampled_from(["a", "b", "xy", "=", "(", "é", "1", " ", "\n\t", "😀"])
 TEXTS = st.lists(WORDS, max_size=40).map("".join)
@@ -44,6 +45,14 @@ def reference(query: str, documents: list[str], tokens: int, characters: int) ->
         if len(normal(query[start:end])) >= characters:
             found.add((start, end, frozenset(n for n in range(len(documents)) if (i, j, n) in stands)))
     return found
+
+
+def find_spans(
+    query: str, documents: list[tuple[Address, str]], tokens: int = TOKENS, characters: int = CHARACTERS
+) -> list[Span]:
+    """All spans, the longest first."""
+    spans = Spans(lex(query), {address: lex(text) for address, text in documents}, tokens, characters)
+    return spans.tell(range(len(spans.parts)))
 
 
 def told(spans: list[Span]) -> set[tuple[int, int, frozenset[int]]]:

@@ -8,9 +8,10 @@ import pytest
 from starcoder import tokenizer as vocabulary
 from starcoder.attribution import suffixes
 from starcoder.attribution.corpus import Address, Corpus
-from starcoder.attribution.spans import verify
+from starcoder.attribution.lexer import lex
+from starcoder.attribution.spans import Span, verify
 from starcoder.attribution.squeezed import squeeze
-from starcoder.attribution.suffixes import Suffixes, build_suffixes, check_engine
+from starcoder.attribution.suffixes import DOCUMENTS, Suffixes, build_suffixes, check_engine
 from starcoder.corpus.document import Document, shards, write_documents, write_shard
 from starcoder.corpus.summary import seal
 from starcoder.errors import UserError
@@ -22,6 +23,12 @@ except UserError as error:
     pytest.skip(str(error), allow_module_level=True)
 
 WORDS = [*"abcdefgh", "total", "é", "😀", "+", "=", "(", ")", ";", "7", "\n    ", "\n"]
+
+
+def find(suffixes: Suffixes, query: str, documents: int = DOCUMENTS) -> list[Span]:
+    """All spans, the longest first."""
+    spans = suffixes.find(lex(query), documents)
+    return spans.tell(range(len(spans.parts)))
 
 
 def content(seed: int, length: int = 120) -> str:
@@ -89,7 +96,7 @@ def test_matches_are_those_of_a_search_of_all_ids(corpus: Corpus, tokenizer: Tok
 def test_spans_are_verified_and_counted_over_the_whole_corpus(corpus: Corpus, built: Path) -> None:
     found = Suffixes.open(built, corpus)
     query = content(7)[30:150].replace(" ", "  ") + "\n\n" + COMMON.replace(" ", "\n\t")
-    spans = found.find(query, documents=5)
+    spans = find(found, query, documents=5)
     texts = dict(all_texts(corpus))
     assert all(verify(query, span, place, texts[place.address]) for span in spans for place in span.places)
     own = next(span for span in spans if Address(0, 7) in {place.address for place in span.places})
@@ -115,7 +122,7 @@ def test_a_build_goes_on_where_it_stopped(
     assert made == ["00001.partial"]
     assert {path for path in before if path.stat().st_mtime_ns != before[path]} == {built / "00001" / "table.0"}
     query = documents[0].content
-    assert max((len(span.text) for span in Suffixes.open(built, corpus).find(query)), default=0) < len(query) / 2
+    assert max((len(span.text) for span in find(Suffixes.open(built, corpus), query)), default=0) < len(query) / 2
 
 
 def test_a_shard_sorted_in_parts_has_the_same_suffix_array(
@@ -134,16 +141,16 @@ def test_an_empty_shard_is_no_obstacle(corpus: Corpus, tokenizer: Tokenizer, tmp
     list(build_suffixes(corpus, tokenizer, tmp_path / "exact"))
     found = Suffixes.open(tmp_path / "exact", corpus)
     text = corpus.document(Address(1, 1)).content
-    assert found.find(text)[0].places[0].address == Address(1, 1)
+    assert find(found, text)[0].places[0].address == Address(1, 1)
     for shard in (1, 2):
         write_shard(shards(corpus.folder, "train")[shard], [])
     list(build_suffixes(corpus, tokenizer, tmp_path / "exact"))
-    assert Suffixes.open(tmp_path / "exact", corpus).find(text) == []
+    assert find(Suffixes.open(tmp_path / "exact", corpus), text) == []
 
 
 def test_nothing_is_found_in_nothing(corpus: Corpus, built: Path) -> None:
     found = Suffixes.open(built, corpus)
-    assert found.find("") == found.find(" \n") == found.find("a b") == found.find("ß" * 300) == []
+    assert find(found, "") == find(found, " \n") == find(found, "a b") == find(found, "ß" * 300) == []
 
 
 def test_damaged_arrays_are_refused(corpus: Corpus, built: Path) -> None:
@@ -160,7 +167,7 @@ def test_another_tokenizer_makes_all_again(corpus: Corpus, built: Path) -> None:
     other = vocabulary.train([content(seed) for seed in range(60)], 300)
     list(build_suffixes(corpus, other, built))
     assert {json.loads(path.read_text())["tokenizer"] for path in built.glob("*/shard.json")} == {other.digest}
-    assert Suffixes.open(built, corpus).find(content(7))
+    assert find(Suffixes.open(built, corpus), content(7))
 
 
 def test_what_cannot_work_is_said_in_a_line(

@@ -8,7 +8,7 @@ import pytest
 
 from starcoder.attribution.corpus import Address
 from starcoder.attribution.lexer import lex
-from starcoder.attribution.spans import find_spans
+from starcoder.attribution.spans import Integers, Spans
 from starcoder.attribution.surprise import Frequencies, model_surprises, rarity, surprises
 from starcoder.errors import UserError
 
@@ -20,6 +20,12 @@ def counted(texts: list[str], capacity: int = 100) -> Frequencies:
     for text in texts:
         found.add(text)
     return found
+
+
+def parts(query: str, documents: list[str], tokens: int = 4, characters: int = 1) -> Integers:
+    """Start and end in the query of the spans that it has in documents."""
+    addressed = {Address(0, row): lex(text) for row, text in enumerate(documents)}
+    return Spans(lex(query), addressed, tokens, characters).parts
 
 
 def closed_form(texts: list[str], piece: list[str], blanks: list[str]) -> float:
@@ -37,10 +43,10 @@ def closed_form(texts: list[str], piece: list[str], blanks: list[str]) -> float:
 
 def test_the_surprise_of_a_span_is_that_of_its_tokens_and_pairs() -> None:
     query = "zz  a =\tb ; for x"
-    (span,) = find_spans(query, [(Address(0, 0), "a = b ;")], tokens=4, characters=1)
-    assert span.text == "a =\tb ;"
+    ((start, end),) = spans = parts(query, ["a = b ;"])
+    assert query[start:end] == "a =\tb ;"
     expected = closed_form(TEXTS, ["a", "=", "b", ";"], [" ", " ", " "])
-    assert surprises(query, [span], counted(TEXTS)) == [pytest.approx(expected)]
+    assert surprises(lex(query), spans, counted(TEXTS)).tolist() == [pytest.approx(expected)]
 
 
 def test_probabilities_after_a_token_sum_to_one_over_all_tokens_that_were_seen() -> None:
@@ -72,17 +78,18 @@ def test_a_span_of_seldom_tokens_surprises_more() -> None:
     rng = Random(0)
     texts = ["for i in range(n):"] * 50 + ["".join(rng.choices("abcdefgh ", k=200)) for _ in range(20)]
     query = "for i in range(n):\n" + texts[-1]
-    spans = find_spans(query, [(Address(0, 0), texts[0] + " #"), (Address(0, 1), texts[-1])], 5, 10)
-    by_text = dict(zip([span.text[:5] for span in spans], surprises(query, spans, counted(texts, 10**6)), strict=True))
+    spans = parts(query, [texts[0] + " #", texts[-1]], 5, 10)
+    nats = surprises(lex(query), spans, counted(texts, 10**6))
+    by_text = {query[start:end][:5]: value for (start, end), value in zip(spans, nats, strict=True)}
     assert by_text["for i"] < min(value for text, value in by_text.items() if text != "for i")
 
 
 def test_a_models_tokens_count_by_their_share_of_the_span() -> None:
     query = "xx a = b ; yy"
-    (span,) = find_spans(query, [(Address(0, 0), "a = b ;")], tokens=4, characters=1)
-    assert (span.start, span.end) == (3, 10)
+    spans = parts(query, ["a = b ;"])
+    assert spans.tolist() == [[3, 10]]
     tokens = [(0, 2, -7.0), (2, 4, -1.0), (4, 8, -2.0), (8, 12, -4.0)]
-    assert model_surprises([span], tokens) == [pytest.approx(0.5 * 1 + 2 + 0.5 * 4)]
+    assert model_surprises(lex(query), spans, tokens).tolist() == [pytest.approx(0.5 * 1 + 2 + 0.5 * 4)]
 
 
 def test_rarity_falls_with_every_doubling() -> None:
@@ -90,7 +97,9 @@ def test_rarity_falls_with_every_doubling() -> None:
 
 
 def test_nothing_is_counted_and_nothing_asked() -> None:
-    assert surprises("", [], Frequencies()) == []
+    for query in ("", "a b"):
+        assert surprises(lex(query), np.empty((0, 2), np.int64), Frequencies()).shape == (0,)
+        assert model_surprises(lex(query), np.empty((0, 2), np.int64), []).shape == (0,)
     alone, after = Frequencies().nats(lex("a b"))
     assert np.isfinite(alone).all()
     assert np.isfinite(after).all()
