@@ -127,8 +127,10 @@ def index(
         output: Folder of the index.
         rate: Share of windows that the membership test takes for known by chance; 1e-6 takes 28.8 bits a window.
         trigrams: Search by character 3-grams, too, as the paper does; that takes more than twice the time to index.
-        exact: Folder of a tokenizer, or of a model with its own: add suffix arrays of the corpus in its tokens, with
-            which every span of the whole corpus is found and counted. They take 6 bytes a token, and Linux on x86-64.
+        exact: Folder of a tokenizer, or of a model with its own: add suffix arrays of the corpus in its tokens, by
+            which the longest spans of a text are found wherever they stand, and counted; of the documents that have
+            one, 20 are looked at. Queries for one language, license or repository alone go on to search by BM25.
+            They take 6 bytes a token, and Linux on x86-64.
         fresh: Remove an index that is there, and start over.
 
     Raises:

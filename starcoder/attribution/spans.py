@@ -110,7 +110,8 @@ class Spans:
         stands = np.zeros((len(rows), len(self._spans)), dtype=bool)
         for name, (which, _) in zip(names, self._joined.standing(self._spans), strict=True):
             stands[rows[name], which] = True
-        return stands.sum(axis=0)
+        counts: Integers = stands.sum(axis=0)
+        return counts
 
     def tell(self, numbers: Sequence[int]) -> list[Span]:
         """The spans of some numbers, in their order, with the places that are verified: there may be none."""
@@ -122,18 +123,18 @@ class Spans:
             for row, place in self._places(address, there, spans[which], first):
                 places[which[row]].append(place)
         return [
-            Span(
-                *part, self._query.text[slice(*part)], tuple(at), max(len(at), self._count(*part) if self._count else 0)
-            )
-            for part, at in zip(self.parts[chosen].tolist(), places, strict=True)
+            Span(start, end, self._query.text[start:end], tuple(at), max(len(at), self._count(start, end)))
+            for (start, end), at in zip(self.parts[chosen].tolist(), places, strict=True)
         ]
 
     def _places(self, address: Address, there: Tokens, spans: Integers, first: Integers) -> Iterator[tuple[int, Place]]:
         """The rows of the spans that are verified to stand at some tokens of a document, and their places."""
-        lines = Lines(there.text) if len(spans) else None
+        if not len(spans):
+            return
+        lines = Lines(there.text)
         pieces = np.stack((first, first + spans @ (-1, 1)), 1)
         for row, (own, other) in enumerate(zip(spans.tolist(), pieces.tolist(), strict=True)):
-            if lines and self._query.piece(*own) == there.piece(*other):
+            if self._query.piece(*own) == there.piece(*other):
                 part = there.original(*other)
                 yield row, Place(address, *part, lines.of(*part))
 

@@ -5,7 +5,11 @@ its shards has a folder with the ids of its documents' squeezed texts and their 
 infini-gram's own indexer. A shard's folder appears when it is complete, so that a build goes on where it was stopped,
 and only the shards that changed are made again.
 
-The longest matches in tokens of the model name the documents; in those `find_spans` finds the spans, and verifies them.
+The longest matches in tokens of the model name the documents, each at most `DOCUMENTS` of those that have it; in these
+`Spans` finds the spans, and verifies them. So nothing long is missed, but of what stands in very many documents only
+some are told, beside how often it stands in all; a span of fewer than `SHORTEST` tokens of the model is found where a
+longer match leads to its document. The engine knows no languages, licences or repositories: the tracer searches by BM25
+where it is asked for some of them alone.
 """
 
 import json
@@ -30,7 +34,7 @@ from starcoder.attribution.lexer import Tokens, lex
 from starcoder.attribution.spans import Spans
 from starcoder.attribution.squeezed import Squeezed, squeeze
 from starcoder.errors import UserError
-from starcoder.storage import atomic_folder
+from starcoder.storage import atomic_folder, sha256
 from starcoder.tokenizer import EOD, Tokenizer
 
 SHORTEST = 6
@@ -39,7 +43,7 @@ SHORTEST = 6
 DOCUMENTS = 20
 """How many documents of a match are looked at."""
 
-_VERSION = 1
+_VERSION = 2
 _MARKER = "shard.json"
 _SEPARATOR = b"\xff\xff"
 _LARGEST = 2**16 - 1
@@ -112,7 +116,7 @@ def build_suffixes(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> Iterat
                 _write_tokens(corpus, shard, tokenizer, partial)
                 _sort(partial)
                 state = {"version": _VERSION, "fingerprint": fingerprint, "tokenizer": tokenizer.digest}
-                (partial / _MARKER).write_text(json.dumps(state | {"sizes": _sizes(partial)}))
+                (partial / _MARKER).write_text(json.dumps(state | {"files": _checksums(partial)}))
         yield shard
 
 
@@ -240,8 +244,9 @@ def _shard(folder: Path, shard: int) -> Path:
     return folder / f"{shard:05d}"
 
 
-def _sizes(path: Path) -> dict[str, int]:
-    return {file.name: file.stat().st_size for file in sorted(path.glob("*.0"))}
+def _checksums(path: Path) -> dict[str, str]:
+    """SHA-256 of each file that the engine reads: it trusts what they say, and would miss matches without a word."""
+    return {file.name: sha256(file) for file in sorted(path.glob("*.0"))}
 
 
 def _is_complete(path: Path, fingerprint: str, tokenizer: Tokenizer) -> bool:
@@ -249,7 +254,7 @@ def _is_complete(path: Path, fingerprint: str, tokenizer: Tokenizer) -> bool:
     with suppress(OSError, ValueError):
         state = json.loads((path / _MARKER).read_text())
         expected = {"version": _VERSION, "fingerprint": fingerprint, "tokenizer": tokenizer.digest}
-        return bool(state == expected | {"sizes": _sizes(path)})
+        return bool(state == expected | {"files": _checksums(path)})
     return False
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from starcoder.attribution.corpus import Address
-from starcoder.attribution.lexer import lex
+from starcoder.attribution.lexer import Tokens, lex
 from starcoder.attribution.spans import CHARACTERS, TOKENS, Place, Span, Spans, verify
 
 WORDS = st.sampled_from(["a", "b", "xy", "=", "(", "é", "1", " ", "\n\t", "😀"])
@@ -72,6 +72,37 @@ def test_spans_are_those_of_a_search_of_all(query: str, documents: list[str], to
     assert [span.count for span in spans] == [len(span.places) for span in spans]
     sizes = [len(normal(span.text)) for span in spans]
     assert sizes == sorted(sizes, reverse=True)
+
+
+@given(TEXTS, st.lists(TEXTS, min_size=1, max_size=4), st.integers(2, 4), st.data())
+def test_a_span_is_counted_once_for_each_group_that_has_it(
+    query: str, documents: list[str], tokens: int, data: st.DataObject
+) -> None:
+    names = data.draw(st.lists(st.sampled_from("xyz"), min_size=len(documents), max_size=len(documents)))
+    spans = Spans(lex(query), {address: lex(text) for address, text in addressed(documents)}, tokens, 0)
+    every = spans.tell(range(len(spans.parts)))
+    assert spans.parts.tolist() == [[span.start, span.end] for span in every]
+    counts = spans.groups(names).tolist()
+    assert counts == [len({names[place.address.row] for place in span.places}) for span in every]
+    some = data.draw(st.lists(st.integers(0, len(every) - 1), unique=True)) if every else []
+    assert spans.tell(some) == [every[number] for number in some]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(query=TEXTS, documents=st.lists(TEXTS, max_size=4))
+def test_pieces_of_equal_hashes_are_no_spans_unless_they_are_equal(
+    query: str, documents: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = Tokens.hashes
+    monkeypatch.setattr(Tokens, "hashes", lambda self, length=1: honest(self, length) % 3)
+    spans = find_spans(query, addressed(documents), 2, 0)
+    monkeypatch.undo()
+    assert all(verify(query, span, place, documents[place.address.row]) for span in spans for place in span.places)
+
+
+def test_windows_of_one_token_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 or more"):
+        find_spans("a b c", addressed(["a b c"]), tokens=1)
 
 
 def sources(count: int) -> list[str]:

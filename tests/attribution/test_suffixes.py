@@ -153,6 +153,15 @@ def test_nothing_is_found_in_nothing(corpus: Corpus, built: Path) -> None:
     assert find(found, "") == find(found, " \n") == find(found, "a b") == find(found, "ß" * 300) == []
 
 
+@pytest.mark.parametrize("file", ["table.0", "tokenized.0", "offset.0", "metadata.0", "metaoff.0"])
+def test_one_bit_is_noticed(corpus: Corpus, built: Path, file: str) -> None:
+    data = bytearray((built / "00001" / file).read_bytes())
+    data[len(data) // 2] ^= 1
+    (built / "00001" / file).write_bytes(data)
+    with pytest.raises(UserError, match="00001 is damaged"):
+        Suffixes.open(built, corpus)
+
+
 def test_damaged_arrays_are_refused(corpus: Corpus, built: Path) -> None:
     with (built / "00002" / "table.0").open("ab") as file:
         file.write(b"\0")

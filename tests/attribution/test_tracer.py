@@ -1,15 +1,17 @@
 import time
 from dataclasses import replace
+from itertools import pairwise
 from math import log
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from starcoder import tokenizer as tokenizers
 from starcoder.attribution.corpus import Corpus
 from starcoder.attribution.index import Index, index
 from starcoder.attribution.spans import Place, Span, verify
-from starcoder.attribution.tracer import LONGEST, Tracer, pieces
+from starcoder.attribution.tracer import LONGEST, Tracer, least, pieces
 from starcoder.attribution.verdict import judge
 from starcoder.corpus.document import shards, write_shard
 from starcoder.corpus.optout import OptOut
@@ -112,6 +114,27 @@ def test_boilerplate_adds_no_weight(opened: Index) -> None:
     alone, after = (Tracer(opened).trace(text).matches[0] for text in (first, imports + first))
     assert after.tokens > alone.tokens
     assert after.surprise == pytest.approx(alone.surprise, rel=0.03)
+
+
+def test_of_what_is_set_aside_no_part_is_told_again(opened: Index) -> None:
+    found = Tracer(opened).trace("import os\nimport sys\nfrom pathlib import Path\n" * 500)
+    assert {match.aside for match in found.aside} == {"imports"}
+    assert 500 <= len(found.aside) <= 1000
+    assert all(one.end <= two.end for one, two in pairwise(found.aside))
+
+
+def test_parts_are_told_when_better_ones_leave_half_of_them() -> None:
+    parts = np.array([[0, 10], [5, 15], [4, 10], [8, 20], [20, 21], [0, 30]])
+    assert least(parts, np.arange(6)) == [0, 1, 4]
+    assert least(parts, np.array([5, 0, 4])) == [5]
+    assert least(parts, np.array([3, 2, 0])) == [3, 2]
+    assert least(np.empty((0, 2), np.int64), np.empty(0, np.int64)) == []
+
+
+def test_the_longest_texts(opened: Index) -> None:
+    for text in (f"{COPIED}\n" * 400, "import os\n" * 20_000, "1, " * 66_000, f"{COPIED} ".replace("\n", " ") * 150):
+        found = Tracer(opened).trace(text[:LONGEST])
+        assert len(found.matches) + len(found.aside) <= len(text) / 20
 
 
 def test_what_is_new_is_not_found(opened: Index) -> None:

@@ -15,10 +15,10 @@ from random import Random
 from statistics import median
 
 from starcoder import tokenizer as vocabulary
-from starcoder.attribution.boilerplate import boilerplate, set_aside
+from starcoder.attribution.boilerplate import Weighed, boilerplate
 from starcoder.attribution.corpus import Address, Corpus
 from starcoder.attribution.lexer import lex
-from starcoder.attribution.spans import Span, find_spans, verify
+from starcoder.attribution.spans import Spans, verify
 from starcoder.attribution.squeezed import squeeze
 from starcoder.attribution.suffixes import Suffixes, build_suffixes, check_engine
 from starcoder.attribution.surprise import Frequencies, surprises
@@ -58,22 +58,22 @@ def speeds(documents: Sequence[Document]) -> Frequencies:
     return frequencies
 
 
-def traced(name: str, queries: Sequence[str], documents: Documents, find: Callable[[str], list[Span]]) -> list[Span]:
-    """Print how long the queries take and whether all places are right; return all spans."""
-    seconds, found, checked, wrong = [], [], 0, 0
+def traced(name: str, queries: Sequence[str], documents: Documents, find: Callable[[str], Spans]) -> None:
+    """Print how long the queries take and whether all places are right."""
+    seconds, found, checked, wrong = [], 0, 0, 0
     for query in queries:
         begun = time.perf_counter()
-        spans = find(query)
+        some = find(query)
+        spans = some.tell(range(len(some.parts)))
         seconds.append(time.perf_counter() - begun)
-        found += spans
+        found += len(spans)
         for span in spans:
             checked += len(span.places)
             wrong += sum(not verify(query, span, at, documents[at.address].content) for at in span.places)
     print(
-        f"{name:28} p50 {median(seconds):.3f} s, max {max(seconds):.3f} s, {len(found):,} spans, "
+        f"{name:28} p50 {median(seconds):.3f} s, max {max(seconds):.3f} s, {found:,} spans, "
         f"{checked:,} places verified, {wrong} wrong"
     )
-    return found
 
 
 def main() -> None:
@@ -92,17 +92,17 @@ def main() -> None:
     others = rng.sample(others, min(options.queries, len(others)))
     frequencies = speeds(list(documents.values()))
 
-    def among(query: str, *addresses: Address) -> list[Span]:
+    def among(query: str, *addresses: Address) -> Spans:
         chosen = [*addresses, *rng.sample(list(documents), CANDIDATES - len(addresses))]
-        return find_spans(query, [(address, documents[address].content) for address in chosen])
+        return Spans(lex(query), {address: lex(documents[address].content) for address in chosen})
 
     by_text = {query: address for address, query in queries.items()}
     traced("its own and 49 others", list(by_text), documents, lambda query: among(query, by_text[query]))
     traced("from elsewhere, 50 others", others, documents, among)
     for name, texts in (("own", list(by_text)), ("elsewhere", others)):
-        spans = [(query, among(query)) for query in texts]
-        aside = sum(reason is not None for query, found in spans for reason in set_aside(query, found))
-        values = sorted(value for query, found in spans for value in surprises(query, found, frequencies))
+        spans = [(lex(query), among(query).parts) for query in texts]
+        aside = sum(Weighed(query).aside(parts).sum() for query, parts in spans)
+        values = sorted(value for query, parts in spans for value in surprises(query, parts, frequencies))
         print(f"{name}: of {len(values)} spans in 50 others {aside} set aside; nats p50 {median(values or [0]):.0f}")
     exact(corpus, documents, options.exact or options.corpus.parent / "tokenizer", list(by_text), others)
 
@@ -123,8 +123,8 @@ def exact(corpus: Corpus, documents: Documents, tokenizer: Path, own: list[str],
         seconds = time.perf_counter() - begun
         print(f"suffix arrays: {characters / 1e6 / seconds:.1f} MB/s, {size / characters:.2f} bytes a character")
         suffixes = Suffixes.open(Path(folder), corpus)
-        traced("whole corpus, own", own[:20], documents, suffixes.find)
-        traced("whole corpus, from elsewhere", others[:20], documents, suffixes.find)
+        traced("whole corpus, own", own[:20], documents, lambda query: suffixes.find(lex(query)))
+        traced("whole corpus, from elsewhere", others[:20], documents, lambda query: suffixes.find(lex(query)))
 
 
 if __name__ == "__main__":
