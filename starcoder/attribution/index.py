@@ -26,7 +26,7 @@ from starcoder.attribution.manifest import FILE, Manifest, OtherVersion, Paramet
 from starcoder.attribution.membership import Membership
 from starcoder.attribution.search.base import ANALYZERS, Search
 from starcoder.attribution.search.embedded import TantivySearch
-from starcoder.attribution.searchable import Searchable
+from starcoder.attribution.search.shards import Shards
 from starcoder.attribution.surprise import Frequencies
 from starcoder.attribution.windows import WINDOW
 from starcoder.corpus.summary import read_summary
@@ -170,8 +170,8 @@ def _make(corpus: Corpus, folder: Path, manifest: Manifest) -> int:
         if path.name not in wanted:
             shutil.rmtree(path)
     analyzers = ANALYZERS if manifest.parameters.trigrams else ANALYZERS[:1]
-    searchable = Searchable(folder / _SEARCH, folder / _INDEXED, analyzers)
-    return len(made | searchable.update(corpus, wanted, manifest.opt_out))
+    indexed = Shards(folder / _SEARCH, folder / _INDEXED, analyzers)
+    return len(made | indexed.update(corpus, wanted, manifest.opt_out))
 
 
 def _sort(corpus: Corpus, folder: Path, tokenizer: "Tokenizer | None") -> None:

@@ -16,7 +16,7 @@ from starcoder.errors import UserError
 from starcoder.storage import atomic_file
 
 
-class Searchable:
+class Shards:
     """A search index and the file that says what is in it: the fingerprint of each shard by its number.
 
     A shard is noted when it is committed: one whose commit was not noted because the process was killed is added again,
