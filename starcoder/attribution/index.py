@@ -1,7 +1,7 @@
 """`starcoder trace index`: what attribution needs to know of a corpus, in one folder (paper §8).
 
     corpus ──► parts/FINGERPRINT   window hashes and token counts of one shard; never changes, made once
-           ──► search              its documents, a shard at a time, and in search.json which shards these are
+           ──► search              its documents, a shard at a time; or on a cluster
     parts  ──► membership, frequencies   of all shards together
 
 Every step leaves something whole behind, named after the fingerprint of its shard: a run that was killed, or comes
@@ -12,7 +12,7 @@ import fcntl
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +24,9 @@ from starcoder.attribution import parts
 from starcoder.attribution.corpus import Corpus
 from starcoder.attribution.manifest import FILE, Manifest, OtherVersion, Parameters
 from starcoder.attribution.membership import Membership
-from starcoder.attribution.search.base import ANALYZERS, Search
-from starcoder.attribution.search.embedded import TantivySearch
+from starcoder.attribution.search.base import Search
+from starcoder.attribution.search.clients import NOWHERE, Cluster, Missing
+from starcoder.attribution.search.cluster import ClusterSearch
 from starcoder.attribution.search.shards import Shards
 from starcoder.attribution.surprise import Frequencies
 from starcoder.attribution.windows import WINDOW
@@ -37,8 +38,7 @@ if TYPE_CHECKING:
     from starcoder.attribution.suffixes import Suffixes
     from starcoder.tokenizer import Tokenizer
 
-_SEARCH, _MEMBERSHIP, _FREQUENCIES, _SUFFIXES, _PARTS = "search", "membership", "frequencies.npz", "suffixes", "parts"
-_INDEXED = "search.json"
+_MEMBERSHIP, _FREQUENCIES, _SUFFIXES, _PARTS = "membership", "frequencies.npz", "suffixes", "parts"
 _LOCK = "trace.lock"
 _MEASURED = 200_000  # windows
 
@@ -82,7 +82,7 @@ class Index:
     @cached_property
     def search(self) -> Search:
         """Its documents, to search in."""
-        return TantivySearch.open(self.folder / _SEARCH)
+        return Shards(self.folder, self.manifest).open()
 
     @cached_property
     def membership(self) -> Membership:
@@ -115,6 +115,7 @@ def index(
     rate: float = 1e-6,
     trigrams: bool = False,
     exact: Path | None = None,
+    cluster: Cluster = NOWHERE,
     fresh: bool = False,
 ) -> None:
     """Index a corpus for attribution: search, membership test, token counts.
@@ -131,19 +132,25 @@ def index(
             which the longest spans of a text are found wherever they stand, and counted; of the documents that have
             one, 20 are looked at. Queries for one language, license or repository alone go on to search by BM25.
             They take 6 bytes a token, and Linux on x86-64.
+        cluster: Put the documents on a cluster, where they are searched by 3-grams alone, and everything else into the
+            folder. Who logs in says so in the environment, here and wherever the index is used: by
+            STARCODER_CLUSTER_USER and STARCODER_CLUSTER_PASSWORD, or STARCODER_CLUSTER_API_KEY in base64.
         fresh: Remove an index that is there, and start over.
 
     Raises:
-        UserError: There is no corpus, the folder holds something else, or another run is at work in it.
+        UserError: There is no corpus, the folder holds something else, another run is at work in it, or the cluster
+            cannot be used.
     """
     begin = time.perf_counter()
     source = Corpus.open(corpus)
-    parameters = Parameters(rate, trigrams, str(exact.resolve()) if exact else "")
+    parameters = Parameters(rate, trigrams, _absolute(exact), _resolved(cluster))
     manifest = Manifest.of(source, read_summary(corpus)["options"], parameters)
     tokenizer = _tokenizer(exact) if exact else None
     with _claimed(output):
-        _clear(output, fresh)
-        if _is_current(output, manifest):
+        earlier = _clear(output, fresh)
+        manifest = replace(manifest, id=earlier.id) if earlier else manifest
+        is_made = Shards(output, manifest).is_current()  # of a cluster that cannot be used, nothing is begun
+        if earlier and earlier.complete and earlier.made_of == manifest.made_of and is_made:
             print(f"{output}: nothing has changed")
             return
         manifest.write(output)
@@ -155,6 +162,8 @@ def index(
         manifest = replace(sealed, complete=True, files=files, seconds=seconds, made=made)
         manifest.write(output)
     print(_told(output, manifest))
+    if earlier and (left := earlier.parameters.cluster).url and str(left) != str(cluster):
+        print(f"{left} is not used any more: remove it there")
 
 
 def _make(corpus: Corpus, folder: Path, manifest: Manifest) -> int:
@@ -169,9 +178,7 @@ def _make(corpus: Corpus, folder: Path, manifest: Manifest) -> int:
     for path in (folder / _PARTS).iterdir():
         if path.name not in wanted:
             shutil.rmtree(path)
-    analyzers = ANALYZERS if manifest.parameters.trigrams else ANALYZERS[:1]
-    indexed = Shards(folder / _SEARCH, folder / _INDEXED, analyzers)
-    return len(made | indexed.update(corpus, wanted, manifest.opt_out))
+    return len(made | Shards(folder, manifest).update(corpus))
 
 
 def _sort(corpus: Corpus, folder: Path, tokenizer: "Tokenizer | None") -> None:
@@ -207,27 +214,47 @@ def _seal(folder: Path, manifest: Manifest) -> Manifest:
     return replace(manifest, counts=dict(parts.counts(found)), false_positives=membership.measured_rate(_MEASURED))
 
 
-def _clear(folder: Path, fresh: bool) -> None:
-    """Remove what nobody can go on from, an index that is damaged or of another version; or any, if that is wanted."""
+def _clear(folder: Path, fresh: bool) -> Manifest | None:
+    """Remove what nobody can go on from, an index that is damaged or of another version; or any, if that is wanted.
+
+    Returns:
+        What the index says of itself that was there, if it is to be made from.
+    """
     if not (folder / FILE).exists():
-        return
+        return None
     try:
         found = Manifest.read(folder)
-        usable = not found.complete or not found.problem(folder)
     except OtherVersion:
-        usable = False
-    if fresh or not usable:
-        last = folder / FILE  # what is removed half way is recognised, and damaged
-        for path in sorted(folder.iterdir(), key=lambda path: path == last):
-            if path.name != _LOCK:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _remove(folder)
+        return None
+    if fresh:
+        with suppress(Missing):
+            if (cluster := found.parameters.cluster).url:
+                ClusterSearch.open(cluster, found.id).remove()
+        _remove(folder)
+        return None
+    if found.complete and found.problem(folder):
+        _remove(folder)
+        return replace(found, complete=False)
+    return found
 
 
-def _is_current(folder: Path, manifest: Manifest) -> bool:
-    if not (folder / FILE).exists():
-        return False
-    found = Manifest.read(folder)
-    return found.complete and found.made_of == manifest.made_of
+def _remove(folder: Path) -> None:
+    last = folder / FILE  # what is removed half way is recognised, and damaged
+    for path in sorted(folder.iterdir(), key=lambda path: path == last):
+        if path.name != _LOCK:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _resolved(cluster: Cluster) -> Cluster:
+    """The cluster, fit to be used from another working directory."""
+    if cluster != NOWHERE and not cluster.url:
+        raise UserError("there are settings of a cluster, and no cluster: say where it is with --cluster.url")
+    return replace(cluster, ca_certs=_absolute(Path(cluster.ca_certs) if cluster.ca_certs else None))
+
+
+def _absolute(path: Path | None) -> str:
+    return str(path.resolve()) if path else ""
 
 
 @contextmanager

@@ -1,19 +1,22 @@
 """What an attribution index says of itself: of which corpus it was made, with what, and whether it is whole."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from uuid import uuid4
 
 from starcoder.attribution.corpus import Corpus
+from starcoder.attribution.search.clients import NOWHERE, Cluster
 from starcoder.corpus.optout import OptOut
 from starcoder.errors import UserError
 from starcoder.storage import atomic_file
 from starcoder.text import shown
 
 FILE = "manifest.json"
-FORMAT = 2
+FORMAT = 3
 _KIND = "starcoder attribution index"
 
 
@@ -29,11 +32,13 @@ class Parameters:
         rate: False positives of the membership test, as a share of the windows that are asked for.
         trigrams: Whether documents are searched for by character 3-grams besides code tokens.
         exact: Absolute path of the tokenizer with which the suffix arrays of the corpus are made; empty without them.
+        cluster: Where documents are searched, if not in the folder of the index.
     """
 
     rate: float = 1e-6
     trigrams: bool = False
     exact: str = ""
+    cluster: Cluster = NOWHERE
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class Manifest:
         shards: Its training shards, by name, with their fingerprints, in their order.
         opt_out: Digests of the opt-out lists that were applied to the corpus, at its build and later.
         parameters: What the index was made with.
+        id: A name that no other index has; on a cluster, its documents belong to it.
         complete: Whether it is whole; it is not while `starcoder trace index` works on it, or was killed.
         counts: Documents, characters, tokens and windows of the corpus.
         files: Size in bytes of each file of the index but this one.
@@ -57,6 +63,7 @@ class Manifest:
     shards: dict[str, str]
     opt_out: tuple[str, ...]
     parameters: Parameters
+    id: str = field(default_factory=lambda: uuid4().hex)
     complete: bool = False
     counts: dict[str, int] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
@@ -97,7 +104,8 @@ class Manifest:
                 raise UserError(f"{folder} holds something else than an index: name another folder")
             if content.pop("format") != FORMAT:
                 raise OtherVersion(f"the index in {folder} is of another version: {_again(folder, content)}")
-            content["parameters"] = Parameters(**content["parameters"])
+            cluster = Cluster(**content["parameters"].pop("cluster"))
+            content["parameters"] = Parameters(**content["parameters"], cluster=cluster)
             content["opt_out"] = tuple(content["opt_out"])
             return cls(**content)
         except (FileNotFoundError, NotADirectoryError):
@@ -145,9 +153,11 @@ class Manifest:
 
 
 def _again(folder: Path, content: dict[str, Any]) -> str:
-    tokenizer = content.get("parameters", {}).get("exact")
-    options = " --trigrams" if content.get("parameters", {}).get("trigrams") else ""
-    options += f" --exact {shown(Path(tokenizer))}" if tokenizer else ""
+    parameters = content.get("parameters", {})
+    options = " --trigrams" if parameters.get("trigrams") else ""
+    options += f" --exact {shown(Path(parameters['exact']))}" if parameters.get("exact") else ""
+    cluster = {name: each for name, each in parameters.get("cluster", {}).items() if each != vars(NOWHERE).get(name)}
+    options += "".join(f" --cluster.{name} {shlex.quote(str(each))}" for name, each in cluster.items())
     return f"run `starcoder trace index {shown(Path(content.get('corpus', 'CORPUS')))} --output {folder}{options}`"
 
 

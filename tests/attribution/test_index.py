@@ -220,8 +220,8 @@ def parts_of(folder: Path) -> dict[str, int]:
 
 def shards_of(folder: Path) -> set[str]:
     """The shards that its search engine has committed."""
-    noted = folder / "search.json"
-    return set(json.loads(noted.read_text())["shards"]) if noted.is_file() else set()
+    noted = folder / "search" / "search.json"
+    return set(json.loads(noted.read_text())["notes"].get("shards", ())) if noted.is_file() else set()
 
 
 def killed(corpus: Path, folder: Path, reached: Callable[[Path], bool]) -> None:
@@ -281,7 +281,7 @@ def test_a_damaged_part_is_not_built_upon(copy: Path, name: str) -> None:
 
 
 def test_a_note_of_the_search_index_that_is_damaged_makes_it_anew(copy: Path) -> None:
-    noted = copy / "trace" / "search.json"
+    noted = copy / "trace" / "search" / "search.json"
     noted.write_text("?" * noted.stat().st_size)
     index(copy / "corpus", copy / "trace", rate=1e-3)
     assert Manifest.read(copy / "trace").made == 3

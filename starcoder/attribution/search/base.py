@@ -1,9 +1,9 @@
 """The one interface of both engines, the embedded one and the clusters."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from starcoder.attribution.corpus import Address
 from starcoder.corpus.document import Document
@@ -73,6 +73,25 @@ class Search(ABC):
     @abstractmethod
     def commit(self) -> None:
         """Make what was added and removed visible and lasting."""
+
+    @abstractmethod
+    def notes(self) -> dict[str, Any]:
+        """What was noted last; nothing of an index that is new."""
+
+    @abstractmethod
+    def note(self, notes: Mapping[str, Any]) -> None:
+        """Keep something about the index in it, in place of what was noted before: at once, and lasting.
+
+        Args:
+            notes: What JSON can tell.
+
+        Raises:
+            UserError: Another program has noted something since the index was opened.
+        """
+
+    @abstractmethod
+    def holds_removed(self) -> bool:
+        """Whether bytes of what was removed are still kept, though never found."""
 
     @abstractmethod
     def count(self) -> int:

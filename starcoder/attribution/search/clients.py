@@ -1,8 +1,11 @@
 """The official clients of Elasticsearch and OpenSearch, and what goes wrong between them and a cluster in one line."""
 
+import logging
+import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -10,58 +13,69 @@ from urllib.parse import urlsplit
 from starcoder.errors import UserError, one_line
 
 Kind = Literal["elasticsearch", "opensearch"]
+USER, PASSWORD, API_KEY = (f"STARCODER_CLUSTER_{name}" for name in ("USER", "PASSWORD", "API_KEY"))
+"""The environment variables that credentials are in; no file of ours ever holds any."""
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")  # neither a pattern nor a list, which would mean several indexes
+_SILENT = logging.NullHandler()
 _RETRIES = 5
 _CHUNK = 500
 _CHUNK_BYTES = 10 * 2**20
-_UNTRUSTED = "has a certificate that is not trusted ({detail}): name the file of who signed it"
+_UNTRUSTED = "has a certificate that is not trusted ({detail}): name the file of who signed it with --cluster.ca_certs"
+_FOREIGN = "is not {kind}: check --cluster.url and --cluster.kind"
 _MESSAGES = {
     "TlsError": _UNTRUSTED,
     "SSLError": _UNTRUSTED,
-    "ConnectionTimeout": "did not answer in {timeout:g} s: try again, or allow more time",
+    "ConnectionTimeout": "did not answer in {timeout:g} s: try again, or allow more with --cluster.timeout",
     "ConnectionError": "cannot be reached ({detail}): check the address, and that the cluster runs",
-    "AuthenticationException": "does not know these credentials: check user and password, or the API key",
+    "AuthenticationException": f"does not know these credentials: set {USER} and {PASSWORD}, or {API_KEY}",
     "AuthorizationException": "does not allow this user to do that with the index {index}: ask who runs it",
-    "UnsupportedProductError": "is not Elasticsearch: if it is OpenSearch, say so",
+    "UnsupportedProductError": _FOREIGN,
+    "SerializationError": _FOREIGN,
     "NotFoundError": "has no index {index}: make it with `starcoder trace index`",
 }
 """What the errors of the clients mean, by the names of their classes: the first that fits, special ones first."""
 
 
+class Missing(UserError):  # noqa: N818  # what is missing can be made
+    """There is no such index, or not what is wanted."""
+
+
 @dataclass(frozen=True)
 class Cluster:
-    """Where a cluster is, and how to get in.
+    """An index on a cluster.
 
     Attributes:
-        url: With scheme and port, such as https://search.example.org:9200.
-        kind: What it runs.
+        url: Address with scheme and port, such as https://search.example.org:9200; empty for no cluster.
+        kind: What the cluster runs.
         index: Name of the index there.
-        user: Name to log in with; none for no name.
-        password: Of that user.
-        api_key: Instead of user and password, Elasticsearch only.
         ca_certs: File of the certificates that sign the cluster's, where the system does not know them.
         timeout: Seconds that one request may take.
     """
 
-    url: str
+    url: str = ""
     kind: Kind = "elasticsearch"
     index: str = "starcoder"
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-    api_key: str | None = field(default=None, repr=False)
-    ca_certs: str | None = None
+    ca_certs: str = ""
     timeout: float = 30.0
+
+    def __str__(self) -> str:
+        """As messages name it."""
+        return f"the index {self.index} of {self.url}"
+
+
+NOWHERE = Cluster()
 
 
 def connect(cluster: Cluster) -> Any:
     """The client of a cluster; nothing is sent yet.
 
     Raises:
-        UserError: It is not installed, or an address or a setting is not one.
+        UserError: It is not installed, or an address, a setting or a credential is not one.
     """
-    _check_address(cluster.url)
-    if cluster.api_key and cluster.kind == "opensearch":
-        raise UserError("OpenSearch knows no API keys: name a user and a password")
-    login = (cluster.user, cluster.password or "") if cluster.user else None
+    _check(cluster)
+    for name in ("elastic_transport", "opensearch"):
+        logging.getLogger(name).addHandler(_SILENT)  # they print tracebacks of what is told in a line
+    login, api_key = _credentials(cluster.kind)
     options: dict[str, Any] = {"max_retries": _RETRIES, "retry_on_timeout": False}
     if cluster.ca_certs:
         options["ca_certs"] = cluster.ca_certs
@@ -72,7 +86,7 @@ def connect(cluster: Cluster) -> Any:
             return OpenSearch(cluster.url, http_auth=login, timeout=cluster.timeout, **options)
         from elasticsearch import Elasticsearch
 
-        options |= {"basic_auth": login, "api_key": cluster.api_key, "request_timeout": cluster.timeout}
+        options |= {"basic_auth": login, "api_key": api_key, "request_timeout": cluster.timeout}
         return Elasticsearch(cluster.url, **options)
     except ImportError:
         raise UserError(f"{cluster.kind} needs its client: pip install 'starcoder-kit[attribution-cluster]'") from None
@@ -80,15 +94,34 @@ def connect(cluster: Cluster) -> Any:
         raise UserError(f"the client of {cluster.url} cannot be made: {one_line(error)[:200]}") from None
 
 
-def _check_address(url: str) -> None:
+def _check(cluster: Cluster) -> None:
     try:
-        address = urlsplit(url)
+        address = urlsplit(cluster.url)
     except ValueError as error:
-        raise UserError(f"{url} is no address of a cluster: {error}") from None
+        raise UserError(f"{cluster.url} is no address of a cluster: {error}") from None
     if address.username or address.password:
         raise UserError(f"the address of {address.hostname} holds a user or a password: name them apart from it")
     if address.scheme not in ("http", "https") or not address.hostname:
-        raise UserError(f"{url} is no address of a cluster: give scheme, host and port")
+        raise UserError(f"{cluster.url} is no address of a cluster: give scheme, host and port")
+    if not _NAME.fullmatch(cluster.index):
+        raise UserError(f"{cluster.index!r} is no name of an index: use small letters and digits, later . _ - too")
+    if not 0 < cluster.timeout < float("inf"):
+        raise UserError(f"a request cannot take {cluster.timeout:g} seconds: allow more than 0")
+
+
+def _credentials(kind: Kind) -> tuple[tuple[str, str] | None, str | None]:
+    """User and password, or the API key, that the environment holds."""
+    user, password, key = (os.environ.get(name, "").strip("\r\n") for name in (USER, PASSWORD, API_KEY))
+    wrong = {
+        f"OpenSearch knows no API keys: set {USER} and {PASSWORD} instead of {API_KEY}": key and kind == "opensearch",
+        f"{API_KEY} is set besides {USER} or {PASSWORD}: leave one of them out": key and (user or password),
+        f"{PASSWORD} is set without {USER}: say whose it is": password and not user,
+        f"{API_KEY} holds characters that no key has: set it to the key in base64": not key.isascii() or " " in key,
+    }
+    for problem, holds in wrong.items():
+        if holds:
+            raise UserError(problem)
+    return (user, password) if user else None, key or None
 
 
 def send(cluster: Cluster, client: Any, actions: Iterable[dict[str, Any]]) -> int:
@@ -138,10 +171,25 @@ def told(cluster: Cluster) -> Iterator[None]:
         names = {kind.__name__ for kind in type(error).__mro__}
         if not names & {"ApiError", "TransportError", "OpenSearchException"}:
             raise
-        raise UserError(_explain(cluster, names, error)) from error
+        raise _explained(cluster, names, error) from error
 
 
-def _explain(cluster: Cluster, names: set[str], error: Exception) -> str:
-    message = next((message for name, message in _MESSAGES.items() if name in names), "refused: {detail}")
-    facts = {"index": cluster.index, "timeout": cluster.timeout, "detail": one_line(error)[:200]}
-    return f"{cluster.url} {message.format(**facts)}"
+def _explained(cluster: Cluster, names: set[str], error: Any) -> UserError:
+    missing = "NotFoundError" in names and _is_missing(cluster.kind, error)
+    if "NotFoundError" in names and not missing:
+        message = _FOREIGN
+    else:
+        message = next((message for name, message in _MESSAGES.items() if name in names), "refused: {detail}")
+    facts = {
+        "kind": {"elasticsearch": "Elasticsearch", "opensearch": "OpenSearch"}[cluster.kind],
+        "index": cluster.index,
+        "timeout": cluster.timeout,
+        "detail": one_line(error)[:200],
+    }
+    return (Missing if missing else UserError)(f"{cluster.url} {message.format(**facts)}")
+
+
+def _is_missing(kind: Kind, error: Any) -> bool:
+    """Whether a cluster of this kind says that it has no such index; any other server answers with 404, too."""
+    product = error.meta.headers.get("x-elastic-product") if kind == "elasticsearch" else "Elasticsearch"
+    return bool(error.error == "index_not_found_exception" and product == "Elasticsearch")

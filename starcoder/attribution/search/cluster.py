@@ -7,12 +7,13 @@ The queries are `more_like_this`: the cluster itself chooses the terms, by frequ
 snippet of any length is one short query. Nothing of it goes through a query parser.
 
 A cluster knows no transactions: what is added is seen bit by bit, at the latest after `commit`. When adding a shard
-fails, add it again; that leaves no document twice.
+fails, add it again; that leaves no document twice. Whose an index is, and what is noted about it, is in `_meta` of its
+mapping: the index of somebody else is neither read nor written nor removed.
 
 Tested against a stand-in that speaks the REST protocol with the real clients; no cluster has been seen.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from starcoder.attribution.corpus import Address
@@ -22,14 +23,12 @@ from starcoder.corpus.document import Document
 from starcoder.corpus.optout import OptOut
 from starcoder.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 _TERMS = 128
 _PAGE = 1000
-_META = {"starcoder_search": FORMAT}
 _KEYWORD = {"type": "keyword"}
 MAPPINGS: dict[str, Any] = {
     "dynamic": "strict",
-    "_meta": _META,
     "properties": {
         "content": {"type": "text", "analyzer": "trigrams"},
         "language": _KEYWORD,
@@ -53,25 +52,26 @@ class ClusterSearch(Search):
 
     Args:
         cluster: Where it is.
+        owner: Whose it is: a name that nobody else has.
 
     Raises:
-        UserError: It cannot be reached or used, or has no such index, or one of another mapping.
+        Missing: It has no such index.
+        UserError: It cannot be reached or used, or its index is of another mapping or of somebody else.
     """
 
     analyzers = ("trigrams",)
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, owner: str = "") -> None:
         self.cluster = cluster
         self._client = connect(cluster)
-        with told(cluster):
-            found = self._client.indices.get_mapping(index=cluster.index).values()
-        if [index.get("mappings", {}).get("_meta") for index in found] != [_META]:
-            raise UserError(
-                f"the index {cluster.index} of {cluster.url} has another mapping: name another, or remove it"
-            )
+        self._meta = self._read_meta()
+        if self._meta.get("starcoder_search") != FORMAT:
+            raise UserError(f"{cluster} has another mapping: name another, or remove it")
+        if self._meta.get("owner") != owner:
+            raise UserError(f"{cluster} belongs to another folder: name another with --cluster.index, or remove it")
 
     @classmethod
-    def create(cls, cluster: Cluster, shards: int = 30, replicas: int = 0) -> Self:
+    def create(cls, cluster: Cluster, owner: str = "", shards: int = 30, replicas: int = 0) -> Self:
         """Make an empty index, of as many shards and copies of them as the paper's.
 
         Raises:
@@ -82,14 +82,21 @@ class ClusterSearch(Search):
         with told(cluster):
             if client.indices.exists(index=cluster.index):
                 raise UserError(f"{cluster.url} has an index {cluster.index} already: name another, or remove it")
-            client.indices.create(index=cluster.index, body={"settings": settings, "mappings": MAPPINGS})
+            mappings = MAPPINGS | {"_meta": {"starcoder_search": FORMAT, "owner": owner, "notes": {}}}
+            client.indices.create(index=cluster.index, body={"settings": settings, "mappings": mappings})
         client.close()
-        return cls(cluster)
+        return cls(cluster, owner)
 
     @classmethod
-    def open(cls, cluster: Cluster) -> Self:
+    def open(cls, cluster: Cluster, owner: str = "") -> Self:
         """Open an index, see above."""
-        return cls(cluster)
+        return cls(cluster, owner)
+
+    def remove(self) -> None:
+        """Remove the index from the cluster, and let go of it."""
+        with told(self.cluster):
+            self._client.indices.delete(index=self.cluster.index)
+        self.close()
 
     def add(self, shard: int, documents: Iterable[tuple[int, Document]]) -> int:
         """See `Search`."""
@@ -114,22 +121,40 @@ class ClusterSearch(Search):
         with told(self.cluster):
             self._client.indices.refresh(index=self.cluster.index)
 
+    def notes(self) -> dict[str, Any]:
+        """See `Search`."""
+        return dict(self._meta["notes"])
+
+    def note(self, notes: Mapping[str, Any]) -> None:
+        """See `Search`."""
+        self._check_current()
+        meta = self._meta | {"notes": dict(notes)}
+        with told(self.cluster):
+            self._client.indices.put_mapping(index=self.cluster.index, body={"_meta": meta})
+        self._meta = meta
+
+    def holds_removed(self) -> bool:
+        """See `Search`."""
+        with told(self.cluster):
+            answer = self._client.indices.stats(index=self.cluster.index, metric="docs")
+        return bool(answer["_all"]["primaries"]["docs"]["deleted"])
+
     def count(self) -> int:
         """See `Search`."""
         with told(self.cluster):
             return int(self._client.count(index=self.cluster.index)["count"])
 
     def texts(self, addresses: Sequence[Address]) -> list[str]:
-        """See `Search`."""
+        """See `Search`; not those of an index that another program has changed since it was opened."""
         if not addresses:
             return []
+        self._check_current()
         ids = [_id(*address) for address in addresses]
         with told(self.cluster):
             answer = self._client.mget(index=self.cluster.index, body={"ids": ids}, _source_includes=["content"])
         for address, entry in zip(addresses, answer["docs"], strict=True):
             if not entry.get("found"):
-                where = f"the index {self.cluster.index} of {self.cluster.url}"
-                raise UserError(f"row {address.row} of shard {address.shard} is not in {where}: make it again")
+                raise UserError(f"row {address.row} of shard {address.shard} is not in {self.cluster}: make it again")
         return [str(entry["_source"]["content"]) for entry in answer["docs"]]
 
     def find(
@@ -168,6 +193,15 @@ class ClusterSearch(Search):
         """See `Search`; everything sent is kept."""
         self._client.close()
 
+    def _read_meta(self) -> dict[str, Any]:
+        with told(self.cluster):
+            found = list(self._client.indices.get_mapping(index=self.cluster.index).values())
+        return dict(found[0].get("mappings", {}).get("_meta", {})) if len(found) == 1 else {}
+
+    def _check_current(self) -> None:
+        if self._read_meta() != self._meta:
+            raise UserError(f"{self.cluster} has changed since it was opened: start again")
+
     def _actions(self, shard: int, documents: Iterable[tuple[int, Document]]) -> Iterator[dict[str, Any]]:
         for row, document in documents:
             yield {
@@ -193,8 +227,7 @@ class ClusterSearch(Search):
         with told(self.cluster):
             answer = self._client.delete_by_query(index=self.cluster.index, body={"query": query}, refresh=True)
         if failed := len(answer.get("failures", ())):
-            where = f"the index {self.cluster.index} of {self.cluster.url}"
-            raise UserError(f"{failed} documents in {where} could not be deleted: try again")
+            raise UserError(f"{failed} documents in {self.cluster} could not be deleted: try again")
 
     def _repositories(self) -> Iterator[str]:
         """The names of all repositories, a page of them at a time."""

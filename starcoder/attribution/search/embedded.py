@@ -9,7 +9,7 @@ Where they must be gone, make the index again.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tantivy import IndexWriter, Query, Schema, Searcher
 
 FILE = "search.json"
-FORMAT = 1
+FORMAT = 2
 HEAP = 512 * 2**20
 _LEAST_HEAP = 15_000_000  # bytes a thread, the engine's own limit
 _ROWS = 2**32
@@ -56,7 +56,7 @@ class TantivySearch(Search):
         if threads < 1 or heap < threads * _LEAST_HEAP:
             raise UserError(f"{threads} threads with {heap:,} bytes of memory: each of 1 or more needs {_LEAST_HEAP:,}")
         self.folder, self.heap, self.threads = folder, heap, threads
-        self.analyzers = _stated(folder)
+        self.analyzers = _analyzers(folder)
         with _told(folder):
             self._index = tantivy.Index(_schema(self.analyzers), str(folder))
             cutters = {"trigrams": tantivy.Tokenizer.ngram(GRAM, GRAM), "tokens": tantivy.Tokenizer.whitespace()}
@@ -88,8 +88,7 @@ class TantivySearch(Search):
         folder.mkdir(parents=True, exist_ok=True)
         with _told(folder):
             tantivy.Index(_schema(analyzers), str(folder))
-        with atomic_file(folder / FILE) as partial:
-            partial.write_text(json.dumps({"format": FORMAT, "analyzers": list(analyzers)}) + "\n")
+        _state(folder, analyzers, {})
         return cls(folder, heap, threads)
 
     @classmethod
@@ -158,8 +157,16 @@ class TantivySearch(Search):
         """See `Search`."""
         return self._searcher.num_docs
 
+    def notes(self) -> dict[str, Any]:
+        """See `Search`."""
+        return dict(_stated(self.folder)["notes"])
+
+    def note(self, notes: Mapping[str, Any]) -> None:
+        """See `Search`; nobody else does."""
+        _state(self.folder, self.analyzers, notes)
+
     def holds_removed(self) -> bool:
-        """Whether bytes of what was removed are still in the folder."""
+        """See `Search`."""
         meta = json.loads((self.folder / "meta.json").read_text())
         return any(segment["deletes"] for segment in meta["segments"])
 
@@ -252,8 +259,13 @@ def _told(folder: Path) -> Iterator[None]:
         raise
 
 
-def _stated(folder: Path) -> tuple[Analyzer, ...]:
-    """The analysers that an index says to have."""
+def _state(folder: Path, analyzers: Sequence[Analyzer], notes: Mapping[str, Any]) -> None:
+    with atomic_file(folder / FILE) as partial:
+        partial.write_text(json.dumps({"format": FORMAT, "analyzers": list(analyzers), "notes": dict(notes)}) + "\n")
+
+
+def _stated(folder: Path) -> dict[str, Any]:
+    """What an index says of itself."""
     marker = folder / FILE
     if not marker.is_file():
         raise UserError(f"no search index in {folder}: make it with `starcoder trace index`")
@@ -262,8 +274,14 @@ def _stated(folder: Path) -> tuple[Analyzer, ...]:
     version = stated.get("format") if isinstance(stated, dict) else stated
     if version != FORMAT:
         raise UserError(f"{folder} holds a search index of another version ({version!r}): make it again")
+    return dict(stated)
+
+
+def _analyzers(folder: Path) -> tuple[Analyzer, ...]:
+    """The analysers that an index says to have."""
+    stated = _stated(folder)
     analyzers = tuple(name for name in ANALYZERS if name in stated.get("analyzers", ()))
-    if not analyzers or not (folder / "meta.json").is_file():
+    if not analyzers or "notes" not in stated or not (folder / "meta.json").is_file():
         raise UserError(f"the search index in {folder} is damaged (a part is missing): make it again")
     return analyzers
 

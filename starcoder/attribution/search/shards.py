@@ -1,8 +1,12 @@
-"""The search index of a corpus while it is made: which shards it holds, so that only others are read again."""
+"""The shards of a corpus in its search index, in a folder or on a cluster: those alone are read that it lacks.
 
-import json
+The index itself notes which shards it holds, by number and fingerprint, each when it is committed: one whose commit was
+not noted because the process was killed is added again, in place of itself. What an engine removes may lie in its files
+for long: when somebody has opted out the index is made anew, unless nothing does.
+"""
+
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,82 +14,133 @@ from typing import Any
 from tqdm import tqdm
 
 from starcoder.attribution.corpus import Corpus
-from starcoder.attribution.search.base import Analyzer
+from starcoder.attribution.manifest import Manifest
+from starcoder.attribution.search.base import ANALYZERS, Search
+from starcoder.attribution.search.clients import Missing
+from starcoder.attribution.search.cluster import ClusterSearch
 from starcoder.attribution.search.embedded import TantivySearch
 from starcoder.errors import UserError
-from starcoder.storage import atomic_file
+
+FOLDER = "search"
+"""Of the documents, in that of the index."""
 
 
 class Shards:
-    """A search index and the file that says what is in it: the fingerprint of each shard by its number.
+    """The search index of a corpus.
 
-    A shard is noted when it is committed: one whose commit was not noted because the process was killed is added again,
-    in place of itself. What the engine removes may lie in its files for long: when somebody has opted out it is made
-    anew, unless nothing does.
+    Args:
+        folder: Of the whole index.
+        manifest: What that says of itself: its shards are wanted here, in its folder or on its cluster.
     """
 
-    def __init__(self, folder: Path, noted: Path, analyzers: Sequence[Analyzer]) -> None:
-        self._folder, self._noted, self._analyzers = folder, noted, tuple(analyzers)
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self._folder, self._manifest = folder, manifest
+        self._cluster = manifest.parameters.cluster
+        self._analyzers = ANALYZERS if manifest.parameters.trigrams else ANALYZERS[:1]
+        self._mended = Missing if self._cluster.url else UserError  # what is on a cluster is not ours to replace
 
-    def update(self, corpus: Corpus, fingerprints: Sequence[str], opt_out: Sequence[str]) -> set[int]:
-        """Add the shards that are new or have changed, and take out those that are gone; return the former's numbers.
+    def open(self) -> Search:
+        """The index to search in, of just those shards.
 
-        Args:
-            corpus: The corpus.
-            fingerprints: Those of its shards, in their order.
-            opt_out: Digests of the opt-out lists that were applied to it.
+        Raises:
+            Missing: There is none, or one of other shards.
+            UserError: It cannot be used.
         """
-        before = self._read()
-        with self._open() as search:
-            read = set(self._add(search, corpus, fingerprints))
-            self._cut(search, len(fingerprints))
-        if before and before["opt_out"] != list(opt_out) and search.holds_removed():
-            self._noted.unlink()
-            with self._open() as search:
-                read = set(self._add(search, corpus, fingerprints))
-        self._write(opt_out=list(opt_out))
-        return read
-
-    def _open(self) -> TantivySearch:
-        if self._read():
-            with suppress(UserError):  # it is damaged, or of another version
-                search = TantivySearch.open(self._folder)
-                if search.analyzers == self._analyzers:
-                    return search
-        shutil.rmtree(self._folder, ignore_errors=True)
-        search = TantivySearch.create(self._folder, analyzers=self._analyzers)
-        self._write(shards={}, opt_out=[])
+        where = self._cluster if self._cluster.url else f"the search index in {self._folder}"
+        again = self._manifest.again(self._folder)
+        try:
+            search = self._open()
+        except Missing as error:
+            raise Missing(f"{where} is not there: {again}") from error
+        if search.notes() != self._notes(self._wanted):
+            search.close()
+            raise Missing(f"{where} is of another version of the corpus: {again}")
         return search
 
-    def _add(self, search: TantivySearch, corpus: Corpus, fingerprints: Sequence[str]) -> Iterator[int]:
-        for number, fingerprint in enumerate(tqdm(fingerprints, "search", disable=None)):
-            shards = self._read()["shards"]
-            if shards.get(str(number)) != fingerprint:
-                others = {key: each for key, each in shards.items() if key != str(number)}
-                self._write(shards=others)  # what it holds of this one is not certain from here on
-                search.add(number, corpus.documents(number))
+    def is_current(self) -> bool:
+        """Whether there is an index of just those shards.
+
+        Raises:
+            UserError: There is a cluster, and it cannot be used.
+        """
+        with suppress(self._mended):
+            self.open().close()
+            return True
+        return False
+
+    def update(self, corpus: Corpus) -> set[int]:
+        """Add the shards that are new or have changed, and take out those that are gone; return the former's numbers.
+
+        Raises:
+            UserError: The corpus cannot be read, or the index cannot be written.
+        """
+        if self._cluster.url:
+            shutil.rmtree(self._folder / FOLDER, ignore_errors=True)  # of a run without a cluster
+        with self._go_on() as search:
+            read = set(self._fill(search, corpus))
+            kept = search.notes()["opt_out"] != self._opt_out and search.holds_removed()
+            if not kept:
+                search.note(self._notes(self._wanted))
+                return read
+        with self._make() as search:
+            return set(self._fill(search, corpus))
+
+    @property
+    def _wanted(self) -> dict[str, str]:
+        """The fingerprints of the shards, by their numbers as JSON has them."""
+        return {str(number): each for number, each in enumerate(self._manifest.shards.values())}
+
+    @property
+    def _opt_out(self) -> list[str]:
+        return list(self._manifest.opt_out)
+
+    def _notes(self, shards: dict[str, str]) -> dict[str, Any]:
+        return {"shards": shards, "opt_out": self._opt_out}
+
+    def _open(self) -> Search:
+        if self._cluster.url:
+            return ClusterSearch.open(self._cluster, self._manifest.id)
+        return TantivySearch.open(self._folder / FOLDER)
+
+    def _go_on(self) -> Search:
+        """The index that is there; a new one if there is none, or one that is damaged or of another kind."""
+        with suppress(self._mended):
+            search = self._open()
+            same = self._cluster.url or tuple(search.analyzers) == self._analyzers
+            if same and search.notes().keys() == self._notes({}).keys():
+                return search
+            search.close()
+        return self._make()
+
+    def _make(self) -> Search:
+        """An empty index in place of one that is there."""
+        search: Search
+        if self._cluster.url:
+            with suppress(Missing):
+                ClusterSearch.open(self._cluster, self._manifest.id).remove()
+            search = ClusterSearch.create(self._cluster, self._manifest.id)
+        else:
+            shutil.rmtree(self._folder / FOLDER, ignore_errors=True)
+            search = TantivySearch.create(self._folder / FOLDER, analyzers=self._analyzers)
+        search.note(self._notes({}))
+        return search
+
+    def _fill(self, search: Search, corpus: Corpus) -> Iterator[int]:
+        """Yield the number of each shard that is read."""
+        for key, fingerprint in tqdm(self._wanted.items(), "search", disable=None):
+            if search.notes()["shards"].get(key) != fingerprint:
+                self._forget(search, {key})  # what it holds of this one is not certain from here on
+                search.add(int(key), corpus.documents(int(key)))
                 search.commit()
-                self._write(shards=others | {str(number): fingerprint})
-                yield number
-
-    def _cut(self, search: TantivySearch, count: int) -> None:
-        """Take out the shards from the number `count` on."""
-        shards = self._read()["shards"]
-        for number in shards:
-            if int(number) >= count:
-                search.remove_shard(int(number))
+                search.note(search.notes() | {"shards": search.notes()["shards"] | {key: fingerprint}})
+                yield int(key)
+        gone = search.notes()["shards"].keys() - self._wanted.keys()
+        for key in gone:
+            search.remove_shard(int(key))
         search.commit()
-        self._write(shards={number: each for number, each in shards.items() if int(number) < count})
+        self._forget(search, gone)
 
-    def _read(self) -> dict[str, Any]:
-        """What is noted; nothing, so that the search index is made anew, when that is damaged."""
-        try:
-            noted = json.loads(self._noted.read_text())
-            return noted if noted.keys() == {"shards", "opt_out"} else {}
-        except (OSError, ValueError, AttributeError):
-            return {}
-
-    def _write(self, **changes: Any) -> None:
-        content = self._read() | changes
-        with atomic_file(self._noted) as partial:
-            partial.write_text(json.dumps(content) + "\n")
+    def _forget(self, search: Search, keys: set[str]) -> None:
+        noted = search.notes()["shards"]
+        if noted.keys() & keys:
+            search.note(search.notes() | {"shards": {key: each for key, each in noted.items() if key not in keys}})

@@ -22,6 +22,8 @@ class StandIn(ThreadingHTTPServer):
     Attributes:
         product: What it says to be.
         login: User and password that it asks for.
+        key: API key that it asks for.
+        forbidden: Methods that it lets nobody use.
         busy: Answers to documents sent that are "too busy", before it takes them.
         broken: Answers to requests that are "unavailable", before it serves any.
         stuck: Documents that a query could not delete.
@@ -36,6 +38,8 @@ class StandIn(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.product = product
         self.login: tuple[str, str] | None = None
+        self.key = ""
+        self.forbidden: set[str] = set()
         self.busy = self.broken = 0
         self.stuck: list[str] = []
         self.delay = 0.0
@@ -46,16 +50,17 @@ class StandIn(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
-    def refusal(self, headers: dict[str, str]) -> tuple[int, str] | None:
+    def refusal(self, method: str, headers: dict[str, str]) -> tuple[int, str] | None:
         """Status and type of the error that a request is answered with before it is read."""
         if self.broken:
             self.broken -= 1
             return 503, "unavailable_exception"
+        known = [f"ApiKey {self.key}"] if self.key else []
         if self.login:
-            expected = base64.b64encode(":".join(self.login).encode()).decode()
-            if headers.get("authorization") != f"Basic {expected}":
-                return 401, "security_exception"
-        return None
+            known.append(f"Basic {base64.b64encode(':'.join(self.login).encode()).decode()}")
+        if known and headers.get("authorization") not in known:
+            return 401, "security_exception"
+        return (403, "security_exception") if method in self.forbidden else None
 
 
 @contextmanager
@@ -63,10 +68,39 @@ def stand_in(product: str, tls: ssl.SSLContext | None = None) -> Iterator[StandI
     server = StandIn(product)
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
+    with _running(server):
+        yield server
+
+
+@contextmanager
+def another_server(status: int, media: str) -> Iterator[str]:
+    """The address of a server that has nothing to do with search."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def _serve(self) -> None:
+            body = b"{}" if media == "application/json" else b"<!doctype html><title>It works!</title>"
+            self.send_response(status)
+            self.send_header("Content-Type", media)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = _serve  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with _running(server):
+        yield f"http://127.0.0.1:{server.server_port}"
+
+
+@contextmanager
+def _running(server: ThreadingHTTPServer) -> Iterator[None]:
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield server
+        yield
     finally:
         server.shutdown()
         thread.join()
@@ -82,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.requests.append((self.command, self.path, headers, text))
         sleep(self.server.delay)
-        refused = self.server.refusal(headers)
+        refused = self.server.refusal(self.command, headers)
         status, answer = _error(*refused) if refused else self._answer(text)
         body = b"" if self.command == "HEAD" else json.dumps(answer).encode()
         self.send_response(status)
@@ -103,11 +137,15 @@ class _Handler(BaseHTTPRequestHandler):
         name, action = parts[0], parts[1] if len(parts) > 1 else ""
         body = json.loads(text) if text else {}
         if self.command == "PUT" and not action:
-            self.server.indices[name] = {**body, "documents": {}}
+            self.server.indices[name] = {**body, "documents": {}, "deleted": 0}
             return 200, {"acknowledged": True, "index": name}
         if name not in self.server.indices:
             return _error(404, "index_not_found_exception")
         index = self.server.indices[name]
+        if self.command == "PUT":
+            index["mappings"] |= body
+        if self.command == "DELETE":
+            del self.server.indices[name]
         answers: dict[str, Callable[[], Any]] = {
             "": dict,
             "_mapping": lambda: {name: {"mappings": index["mappings"]}},
@@ -115,9 +153,10 @@ class _Handler(BaseHTTPRequestHandler):
             "_count": lambda: {"count": len(index["documents"])},
             "_mget": lambda: {"docs": [_got(index["documents"], id_) for id_ in body["ids"]]},
             "_delete_by_query": lambda: {
-                "deleted": _delete(index["documents"], body["query"]),
+                "deleted": _delete(index, body["query"]),
                 "failures": self.server.stuck,
             },
+            "_stats": lambda: {"_all": {"primaries": {"docs": {"deleted": index["deleted"]}}}},
             "_search": lambda: (_aggregate if "aggs" in body else _search)(index["documents"], body),
         }
         return 200, answers[action]()
@@ -153,10 +192,11 @@ def _got(documents: dict[str, Any], id_: str) -> dict[str, Any]:
     return {"_id": id_, "found": id_ in documents, "_source": documents.get(id_)}
 
 
-def _delete(documents: dict[str, Any], query: dict[str, Any]) -> int:
-    gone = [id_ for id_, source in documents.items() if _matches(source, query)]
+def _delete(index: dict[str, Any], query: dict[str, Any]) -> int:
+    gone = [id_ for id_, source in index["documents"].items() if _matches(source, query)]
     for id_ in gone:
-        del documents[id_]
+        del index["documents"][id_]
+    index["deleted"] += len(gone)  # whose bytes a real one keeps until it merges
     return len(gone)
 
 

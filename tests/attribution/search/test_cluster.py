@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from starcoder.attribution.corpus import Address
-from starcoder.attribution.search.clients import Cluster, Kind
+from starcoder.attribution.search.clients import API_KEY, PASSWORD, USER, Cluster, Kind, Missing
 from starcoder.attribution.search.cluster import ClusterSearch
 from starcoder.corpus.optout import OptOut
 from starcoder.errors import UserError
 from tests.attribution.search.documents import SHARDS, TEXTS, document
-from tests.attribution.search.stand_in import COMPATIBLE, StandIn, stand_in
+from tests.attribution.search.stand_in import COMPATIBLE, StandIn, another_server, stand_in
 
 KINDS: tuple[Kind, ...] = ("elasticsearch", "opensearch")
 
@@ -143,14 +143,97 @@ def test_an_index_that_is_missing_or_of_another_mapping(server: StandIn, cluster
         ClusterSearch.create(cluster)
 
 
-def test_credentials(server: StandIn, cluster: Cluster) -> None:
+def log_in(monkeypatch: pytest.MonkeyPatch, user: str = "", password: str = "", api_key: str = "") -> None:
+    """Put credentials into the environment."""
+    for name, value in ((USER, user), (PASSWORD, password), (API_KEY, api_key)):
+        monkeypatch.setenv(name, value)
+
+
+def test_credentials(server: StandIn, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     server.login = ("ann", "secret")
-    with ClusterSearch.create(replace(cluster, user="ann", password="secret")):
+    log_in(monkeypatch, "ann", "secret\n")
+    with ClusterSearch.create(cluster):
         pass
-    for wrong in (cluster, replace(cluster, user="ann", password="hunter2")):
-        with pytest.raises(UserError, match="does not know these credentials") as caught:
-            ClusterSearch.open(wrong)
-        assert "hunter2" not in f"{caught.value}{wrong!r}"
+    for wrong in ({}, {"user": "ann", "password": "hunter2"}):
+        log_in(monkeypatch, **wrong)
+        with pytest.raises(
+            UserError, match=f"does not know these credentials: set {USER} and {PASSWORD}, or"
+        ) as caught:
+            ClusterSearch.open(cluster)
+        assert "hunter2" not in f"{caught.value}{cluster!r}"
+
+
+def test_api_keys(server: StandIn, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.key = "aWQ6a2V5"
+    log_in(monkeypatch, api_key="aWQ6a2V5")
+    if cluster.kind == "elasticsearch":
+        with ClusterSearch.create(cluster) as search:
+            assert search.count() == 0
+    else:
+        with pytest.raises(UserError, match="OpenSearch knows no API keys"):
+            ClusterSearch.create(cluster)
+
+
+@pytest.mark.parametrize(
+    ("login", "message"),
+    [
+        ({"password": "hunter2"}, f"{PASSWORD} is set without {USER}"),
+        ({"user": "ann", "password": "hunter2", "api_key": "aWQ6a2V5"}, f"{API_KEY} is set besides {USER}"),
+        ({"api_key": "clé hunter2"}, f"{API_KEY} holds characters that no key has"),
+    ],
+)
+def test_credentials_that_are_none(login: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    log_in(monkeypatch, **login)
+    with pytest.raises(UserError, match=message) as caught:
+        ClusterSearch.open(Cluster("http://127.0.0.1:1"))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_what_a_user_may_not_do(server: StandIn, cluster: Cluster) -> None:
+    server.forbidden = {"PUT"}
+    with pytest.raises(UserError, match="does not allow this user to do that with the index code: ask who runs it"):
+        ClusterSearch.create(cluster)
+
+
+def test_what_is_noted_is_kept(server: StandIn, cluster: Cluster, search: ClusterSearch) -> None:
+    assert search.notes() == {}
+    search.note({"shards": {"0": "a", "1": "b"}})
+    search.note({"shards": {"1": "b"}})
+    with ClusterSearch.open(cluster) as other:
+        assert other.notes() == search.notes() == {"shards": {"1": "b"}}
+        assert other.count() == 4
+        other.note({})
+    assert server.indices["code"]["mappings"]["dynamic"] == "strict"
+    for act in (lambda: search.note({}), lambda: search.texts([Address(0, 0)])):
+        with pytest.raises(UserError, match="has changed since it was opened: start again"):
+            act()
+
+
+def test_what_is_removed_may_be_kept_until_the_index_is(server: StandIn, search: ClusterSearch) -> None:
+    assert not search.holds_removed()
+    search.remove_shard(0)
+    search.commit()
+    assert search.holds_removed()
+    search.remove()
+    assert server.indices == {}
+
+
+def test_the_index_of_somebody_else_is_left_alone(cluster: Cluster) -> None:
+    ClusterSearch.create(cluster, "ann").close()
+    with pytest.raises(UserError, match=r"belongs to another folder: name another with --cluster\.index"):
+        ClusterSearch.open(cluster, "bob")
+
+
+@pytest.mark.parametrize("name", ["*", "_all", "a,b", "Code", "", "-a", "a" * 201])
+def test_names_that_are_no_index(kind: Kind, name: str) -> None:
+    with pytest.raises(UserError, match="is no name of an index"):
+        ClusterSearch.open(Cluster("http://127.0.0.1:1", kind, name))
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+def test_times_that_are_none(timeout: float) -> None:
+    with pytest.raises(UserError, match="a request cannot take"):
+        ClusterSearch.open(Cluster("http://127.0.0.1:1", timeout=timeout))
 
 
 def test_a_cluster_that_does_not_answer(server: StandIn, cluster: Cluster, search: ClusterSearch) -> None:
@@ -181,13 +264,29 @@ def test_addresses_without_a_cluster(kind: Kind, url: str, message: str) -> None
     assert "\n" not in str(caught.value)
 
 
-def test_opensearch_is_not_elasticsearch() -> None:
+@pytest.mark.parametrize("name", ["starcoder", "another"])
+def test_opensearch_is_not_elasticsearch(name: str) -> None:
     with stand_in("opensearch") as server:
         server.indices["starcoder"] = {"mappings": {}, "documents": {}}
-        with pytest.raises(UserError, match="is not Elasticsearch: if it is OpenSearch, say so"):
-            ClusterSearch.open(Cluster(server.url))
-        with pytest.raises(UserError, match="OpenSearch knows no API keys"):
-            ClusterSearch.open(Cluster(server.url, "opensearch", api_key="k"))
+        with pytest.raises(UserError, match=r"is not Elasticsearch: check --cluster\.url and --cluster\.kind"):
+            ClusterSearch.open(Cluster(server.url, index=name))
+
+
+@pytest.mark.parametrize(
+    ("status", "media", "message"),
+    [
+        (200, "text/html", "is not {kind}: check --cluster.url"),
+        (200, "application/json", "is not Elasticsearch|has another mapping"),
+        (404, "text/html", "is not {kind}: check --cluster.url"),
+        (404, "application/json", "is not {kind}: check --cluster.url"),
+        (405, "text/html", "refused: .*405.*It works!"),
+    ],
+)
+def test_other_servers_are_no_cluster(kind: Kind, status: int, media: str, message: str) -> None:
+    name = {"elasticsearch": "Elasticsearch", "opensearch": "OpenSearch"}[kind]
+    with another_server(status, media) as url, pytest.raises(UserError, match=message.format(kind=name)) as caught:
+        ClusterSearch.open(Cluster(url, kind))
+    assert not isinstance(caught.value, Missing)
 
 
 def test_certificates(tmp_path: Path, kind: Kind) -> None:
