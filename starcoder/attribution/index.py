@@ -12,7 +12,7 @@ import fcntl
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -25,8 +25,7 @@ from starcoder.attribution.corpus import Corpus
 from starcoder.attribution.manifest import FILE, Manifest, OtherVersion, Parameters
 from starcoder.attribution.membership import Membership
 from starcoder.attribution.search.base import Search
-from starcoder.attribution.search.clients import NOWHERE, Cluster, Missing
-from starcoder.attribution.search.cluster import ClusterSearch
+from starcoder.attribution.search.clients import NOWHERE, Cluster
 from starcoder.attribution.search.shards import Shards
 from starcoder.attribution.surprise import Frequencies
 from starcoder.attribution.windows import WINDOW
@@ -163,7 +162,7 @@ def index(
         manifest.write(output)
     print(_told(output, manifest))
     if earlier and (left := earlier.parameters.cluster).url and str(left) != str(cluster):
-        print(f"{left} is not used any more: remove it there")
+        print(f"the documents are in {left}, too, unless that is the same: remove it if you do not need it")
 
 
 def _make(corpus: Corpus, folder: Path, manifest: Manifest) -> int:
@@ -218,7 +217,7 @@ def _clear(folder: Path, fresh: bool) -> Manifest | None:
     """Remove what nobody can go on from, an index that is damaged or of another version; or any, if that is wanted.
 
     Returns:
-        What the index says of itself that was there, if it is to be made from.
+        What the index said of itself that is to be gone on from.
     """
     if not (folder / FILE).exists():
         return None
@@ -228,9 +227,7 @@ def _clear(folder: Path, fresh: bool) -> Manifest | None:
         _remove(folder)
         return None
     if fresh:
-        with suppress(Missing):
-            if (cluster := found.parameters.cluster).url:
-                ClusterSearch.open(cluster, found.id).remove()
+        Shards(folder, found).remove()
         _remove(folder)
         return None
     if found.complete and found.problem(folder):

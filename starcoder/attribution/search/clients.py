@@ -1,6 +1,5 @@
 """The official clients of Elasticsearch and OpenSearch, and what goes wrong between them and a cluster in one line."""
 
-import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,7 @@ Kind = Literal["elasticsearch", "opensearch"]
 USER, PASSWORD, API_KEY = (f"STARCODER_CLUSTER_{name}" for name in ("USER", "PASSWORD", "API_KEY"))
 """The environment variables that credentials are in; no file of ours ever holds any."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")  # neither a pattern nor a list, which would mean several indexes
-_SILENT = logging.NullHandler()
+_KEY = re.compile(r"[!-~]*")
 _RETRIES = 5
 _CHUNK = 500
 _CHUNK_BYTES = 10 * 2**20
@@ -73,8 +72,6 @@ def connect(cluster: Cluster) -> Any:
         UserError: It is not installed, or an address, a setting or a credential is not one.
     """
     _check(cluster)
-    for name in ("elastic_transport", "opensearch"):
-        logging.getLogger(name).addHandler(_SILENT)  # they print tracebacks of what is told in a line
     login, api_key = _credentials(cluster.kind)
     options: dict[str, Any] = {"max_retries": _RETRIES, "retry_on_timeout": False}
     if cluster.ca_certs:
@@ -100,7 +97,7 @@ def _check(cluster: Cluster) -> None:
     except ValueError as error:
         raise UserError(f"{cluster.url} is no address of a cluster: {error}") from None
     if address.username or address.password:
-        raise UserError(f"the address of {address.hostname} holds a user or a password: name them apart from it")
+        raise UserError(f"the address of {address.hostname} holds a user or a password: set {USER} and {PASSWORD}")
     if address.scheme not in ("http", "https") or not address.hostname:
         raise UserError(f"{cluster.url} is no address of a cluster: give scheme, host and port")
     if not _NAME.fullmatch(cluster.index):
@@ -116,7 +113,7 @@ def _credentials(kind: Kind) -> tuple[tuple[str, str] | None, str | None]:
         f"OpenSearch knows no API keys: set {USER} and {PASSWORD} instead of {API_KEY}": key and kind == "opensearch",
         f"{API_KEY} is set besides {USER} or {PASSWORD}: leave one of them out": key and (user or password),
         f"{PASSWORD} is set without {USER}: say whose it is": password and not user,
-        f"{API_KEY} holds characters that no key has: set it to the key in base64": not key.isascii() or " " in key,
+        f"{API_KEY} holds characters that no key has: set it to the key in base64": not _KEY.fullmatch(key),
     }
     for problem, holds in wrong.items():
         if holds:

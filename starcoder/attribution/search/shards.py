@@ -85,6 +85,17 @@ class Shards:
         with self._make() as search:
             return set(self._fill(search, corpus))
 
+    def remove(self) -> None:
+        """Remove the index, if there is one.
+
+        Raises:
+            UserError: It is on a cluster that cannot be used, or belongs to another folder.
+        """
+        shutil.rmtree(self._folder / FOLDER, ignore_errors=True)
+        if self._cluster.url:
+            with suppress(Missing):
+                ClusterSearch.open(self._cluster, self._manifest.id).remove()
+
     @property
     def _wanted(self) -> dict[str, str]:
         """The fingerprints of the shards, by their numbers as JSON has them."""
@@ -114,13 +125,11 @@ class Shards:
 
     def _make(self) -> Search:
         """An empty index in place of one that is there."""
+        self.remove()
         search: Search
         if self._cluster.url:
-            with suppress(Missing):
-                ClusterSearch.open(self._cluster, self._manifest.id).remove()
             search = ClusterSearch.create(self._cluster, self._manifest.id)
         else:
-            shutil.rmtree(self._folder / FOLDER, ignore_errors=True)
             search = TantivySearch.create(self._folder / FOLDER, analyzers=self._analyzers)
         search.note(self._notes({}))
         return search

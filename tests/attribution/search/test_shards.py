@@ -16,7 +16,7 @@ from starcoder.corpus.document import shards, write_shard
 from starcoder.playground.tracing import IndexTraces
 from tests.attribution.corpora import file, files, function, write_corpus
 from tests.attribution.search.stand_in import StandIn, another_server, stand_in
-from tests.conftest import Command, start
+from tests.conftest import Command, starcoder, start
 from tests.test_cli import assert_one_line
 
 TRAIN = [*files("ann", 2, 4), file("bob/tool", "main.py", license="Apache-2.0"), *files("cat", 2, 4)]
@@ -229,7 +229,7 @@ def test_from_the_folder_to_a_cluster_and_back(in_process: Command, elastic: Sta
     indexed(in_process, folder, elastic)
     assert not (folder / TRACE / "search").exists()
     back = in_process(folder, "trace", "index", "corpus")
-    assert f"the index code of {elastic.url} is not used any more: remove it there" in back.stdout
+    assert f"the index code of {elastic.url}, too, unless that is the same: remove it" in back.stdout
     before = len(elastic.requests)
     assert "bob/tool" in in_process(folder, *QUERY).stdout
     assert len(elastic.requests) == before
@@ -284,6 +284,12 @@ def test_a_cluster_that_is_none(in_process: Command, folder: Path, kind: str) ->
     assert_one_line(in_process(folder, *command, url), url, "cannot be reached", "check the address")
     assert_one_line(in_process(folder, *command, "localhost"), "localhost is no address of a cluster")
     assert "bob/tool" in in_process(folder, *QUERY).stdout  # the index that was there is still of use
+
+
+def test_the_client_says_nothing_besides(folder: Path) -> None:
+    """It logs what fails, with tracebacks, and pytest would keep them from the terminal."""
+    command = ["trace", "index", "corpus", "--cluster.kind", "opensearch", "--cluster.url", "http://127.0.0.1:1"]
+    assert_one_line(starcoder(folder, *command), "http://127.0.0.1:1 cannot be reached", "check the address")
 
 
 def test_opensearch_is_not_taken_for_elasticsearch(in_process: Command, folder: Path) -> None:
