@@ -1,10 +1,8 @@
 """Small, real artefacts for all tests: documents of the standard library and their shards, and a whole smoke run."""
 
-import contextlib
 import fcntl
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -22,6 +20,7 @@ from starcoder.cli import main
 from starcoder.corpus.document import Document, write_documents
 from starcoder.executors import Execution
 from starcoder.training.shards import tokenize
+from tests import nursery
 
 ROOT = Path(__file__).parents[1]
 VOCAB_SIZE = 512
@@ -92,7 +91,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             root = tmp_path_factory.mktemp("running")
             (root / "recipes").symlink_to(ROOT / "recipes")
             (root / "home").mkdir()
-            starcoder(root, *SMALL_RUN, check=True)
+            starcoder(root, *SMALL_RUN, check=True, begin=start)
             root.rename(ended)
     return Path(shutil.copytree(ended, tmp_path_factory.mktemp("copied") / "checkout", symlinks=True))
 
@@ -140,11 +139,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def start(folder: Path, *args: str) -> subprocess.Popen[str]:
-    """Start the command line in `folder`: on one thread, as it shares the machine with pytest, and no progress bars."""
+    """Start the command line in `folder`, in an interpreter of its own: `tests.nursery.start` takes less time."""
     # What a shell runs in the background ignores Ctrl-C, and so do its children, unless told otherwise.
     program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     command = [sys.executable, "-c", program + "from starcoder.cli import main; main()", *args]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | nursery.ENVIRONMENT
     environment.pop("MPLCONFIGDIR", None)
     if (folder / "home").is_dir():
         environment["HOME"] = str(folder / "home")
@@ -154,13 +153,14 @@ def start(folder: Path, *args: str) -> subprocess.Popen[str]:
     )
 
 
-def starcoder(folder: Path, *args: str, timeout: float = 300, check: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run the command line in `folder` to its end."""
-    with start(folder, *args) as process:
-        try:
-            out, errors = process.communicate(timeout=timeout)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # what it has started, too
-    assert not check or process.returncode == 0, errors
-    return subprocess.CompletedProcess(args, process.returncode, out, errors)
+def starcoder(
+    folder: Path,
+    *args: str,
+    timeout: float = 300,
+    check: bool = False,
+    begin: Callable[..., nursery.Process | subprocess.Popen[str]] = nursery.start,
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line in `folder` to its end; with `begin=start` in an interpreter of its own."""
+    result = nursery.end(begin(folder, *args), timeout)
+    assert not check or result.returncode == 0, result.stderr
+    return result

@@ -11,7 +11,8 @@ import pytest
 
 from starcoder.cli import COMMANDS, LIGHTNING_COMMANDS, main
 from starcoder.training.checkpoint import newest, read_meta
-from tests.conftest import ROOT, Command, Tiny, starcoder, start
+from tests.conftest import ROOT, Command, Tiny, starcoder
+from tests.nursery import start
 
 STRATEGY = "trainer.strategy"
 ON_TWO_PROCESSES = ["--trainer.accelerator=cpu", "--trainer.num_nodes=1", "--trainer.devices=2"]

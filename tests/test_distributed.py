@@ -1,8 +1,6 @@
 """What processes agree on: two gloo ranks of one small program."""
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -10,7 +8,7 @@ import torch
 
 from starcoder.distributed import mean_over_ranks, raise_together
 from starcoder.errors import UserError
-from tests.conftest import ROOT
+from tests import nursery
 
 PROGRAM = """
 import json, sys
@@ -19,30 +17,31 @@ import torch
 import torch.distributed as dist
 from starcoder.distributed import mean_over_ranks, raise_together
 from starcoder.errors import UserError
+from tests.training.ranks import finish, fork
 
-dist.init_process_group("gloo")
-rank = dist.get_rank()
-raise_together([])
-told = {"mean": mean_over_ranks(torch.tensor([1.0 + 2 * rank, float("nan") if rank else 0.0])).isnan().tolist()}
-told["value"] = mean_over_ranks(torch.tensor(1.0 + 2 * rank)).item()
-try:
-    raise_together(["rank 1 has no disk"] if rank else [])
-except UserError as error:
-    told["raised"] = str(error)
-except SystemExit as stop:
-    told["left"] = stop.code
-Path(sys.argv[1], f"{rank}.json").write_text(json.dumps(told))
-dist.barrier()
-dist.destroy_process_group()
+def work(rank):
+    dist.init_process_group("gloo")
+    raise_together([])
+    told = {"mean": mean_over_ranks(torch.tensor([1.0 + 2 * rank, float("nan") if rank else 0.0])).isnan().tolist()}
+    told["value"] = mean_over_ranks(torch.tensor(1.0 + 2 * rank)).item()
+    try:
+        raise_together(["rank 1 has no disk"] if rank else [])
+    except UserError as error:
+        told["raised"] = str(error)
+    except SystemExit as stop:
+        told["left"] = stop.code
+    Path(sys.argv[1], f"{rank}.json").write_text(json.dumps(told))
+    dist.barrier()
+    dist.destroy_process_group()
+
+finish(fork(2, work))
 """
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
-    (folder / "program.py").write_text(PROGRAM)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    subprocess.run([*launch, str(folder / "program.py"), str(folder)], cwd=ROOT, timeout=60, check=True)
+    nursery.run(PROGRAM, folder, timeout=60)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 

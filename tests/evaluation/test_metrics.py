@@ -3,8 +3,6 @@
 import itertools
 import json
 import random
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
@@ -31,7 +29,7 @@ from starcoder.evaluation.metrics import (
 )
 from starcoder.evaluation.results import Estimate
 from starcoder.evaluation.similarity import edit_similarity, exact_match, longest_common_subsequence
-from tests.conftest import ROOT
+from tests import nursery
 from tests.evaluation.ranks import SAMPLES, fill, told
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
@@ -213,15 +211,7 @@ def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
 
 
 def test_two_gloo_ranks_compute_what_one_process_does(tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.evaluation.ranks", str(tmp_path)],
-        cwd=ROOT,
-        timeout=120,
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    shared, twice, half_empty = json.loads(run.stdout)
+    shared, twice, half_empty = json.loads(nursery.run_module("tests.evaluation.ranks", tmp_path))
     alone = json.loads(json.dumps(told(fill(SAMPLES))))
     assert shared == alone
     assert half_empty == alone

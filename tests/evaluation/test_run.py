@@ -23,6 +23,7 @@ from starcoder.evaluation.plan import Plan, Wishes, plan_task, pose
 from starcoder.evaluation.results import Results, read_report
 from starcoder.evaluation.run import Run, completions, verdicts
 from starcoder.evaluation.score import task_result
+from tests import nursery
 from tests.conftest import ROOT
 from tests.evaluation import sums
 
@@ -267,12 +268,9 @@ def test_too_few_samples_for_k_and_no_model_or_two_are_one_line(tmp_path: Path) 
 
 
 def test_killed_half_way_and_resumed_it_gives_the_same_table(tmp_path: Path, folder: Path) -> None:
-    command = [sys.executable, "-m", "starcoder.cli", "evaluate", str(folder), "--device", "cpu", "--seed", "5"]
+    command = ["evaluate", str(folder), "--device", "cpu", "--seed", "5", "--output", str(tmp_path / "killed")]
     command += ["--tasks", "tests.evaluation.sums:Sums", "--n_samples", "40", "--batch_size", "4", "--workers", "1"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
-    process = subprocess.Popen(
-        [*command, "--output", str(tmp_path / "killed")], cwd=ROOT, env=environment, start_new_session=True
-    )
+    process = nursery.start(ROOT, *command)
     journal = tmp_path / "killed" / "sums" / "verdicts.jsonl"
     while not (journal.exists() and journal.read_bytes().count(b"\n") > 20):
         assert process.poll() is None

@@ -1,10 +1,7 @@
 import csv
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +32,7 @@ from starcoder.training.base import linear_with_warmup
 from starcoder.training.checkpoint import Checkpoint, newest
 from starcoder.training.module import load_trained
 from starcoder.training.parallel import ShardedStrategy
+from tests import nursery
 from tests.conftest import VOCAB_SIZE, Command, Tiny
 
 ROOT = Path(__file__).parents[2]
@@ -362,9 +360,7 @@ def test_the_recipe_trains_alike_on_any_number_of_processes(tiny: Tiny, tmp_path
             *("--data.batch_size=2", "--trainer.val_check_interval=4", "--trainer.strategy.init_args.shard_size=1"),
         ]
         runs.append((devices, str(folder), args))
-    command = [sys.executable, "-c", RANKS, json.dumps(runs)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=300)
+    nursery.run(RANKS, json.dumps(runs), timeout=300)
     losses = []
     for _, folder, _ in runs:
         run = Path(folder) / "build" / "runs" / "starencoder-laptop"

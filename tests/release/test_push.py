@@ -571,7 +571,7 @@ def test_a_push_killed_half_way_is_resumed_and_loads_elsewhere(hub: Hub, tmp_pat
     assert len(hub.repos[REPO].commits) == 1
     kept, before = sum(path.stat().st_size for path in hub.large()), hub.received
     assert whole // 4 < kept <= whole // 2
-    shown = starcoder(ROOT, "push", str(folder), "--repo", REPO, check=True)
+    shown = starcoder(ROOT, "push", str(folder), "--repo", REPO, check=True, begin=start)
     assert hub.received - before == whole - kept
     assert TOKEN not in shown.stdout + shown.stderr
     assert_whole(hub, folder)

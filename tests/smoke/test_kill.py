@@ -1,27 +1,25 @@
 """The smoke run under `kill -9`: whatever the moment, the next run goes on and ends with the same artefacts."""
 
-import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 from starcoder.smoke.stage import states
 from starcoder.training.checkpoint import newest
+from tests import nursery
 
 ROOT = Path(__file__).parents[2]
 STEPS = 60
 
 
-def start(folder: Path, recipes: Path, log: Path) -> subprocess.Popen[bytes]:
-    options = ["--output", str(folder), "--recipes", str(recipes), "--steps", str(STEPS), "--max_bytes", "1000000"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with log.open("ab") as file:
-        command = [sys.executable, "-m", "starcoder.cli", "smoke", *options]
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
+def start(folder: Path, recipes: Path, log: Path) -> nursery.Process:
+    options = ["--output", folder, "--recipes", recipes, "--steps", STEPS, "--max_bytes", 1_000_000]
+    write = f"import os; log = os.open({str(log)!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)\n"
+    write += "os.dup2(log, 1), os.dup2(log, 2)\n"
+    return nursery.begin(write + nursery.COMMAND_LINE, "smoke", *options)
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -8,7 +8,8 @@ import pytest
 from starcoder.errors import UserError
 from starcoder.smoke.run import FINETUNE_SHARE, RESERVE_SECONDS, affordable_steps, decided_steps
 from starcoder.smoke.stage import states
-from tests.conftest import SMALL_RUN, starcoder, start
+from tests.conftest import SMALL_RUN, starcoder
+from tests.nursery import start
 
 OUTPUT = Path("build/smoke")
 

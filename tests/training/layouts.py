@@ -9,8 +9,6 @@ norm and number of skipped steps so far, of every step; null is what is not fini
 
 import json
 import math
-import os
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -28,9 +26,9 @@ from starcoder.training.data import TokenDataModule
 from starcoder.training.module import StarCoderModule
 from starcoder.training.parallel import ShardedStrategy
 from starcoder.training.preemption import Preemption
+from tests import nursery
 from tests.training.ranks import finish, fork
 
-ROOT = Path(__file__).parents[2]
 SHAPE = {"n_layer": 2, "n_head": 2, "n_embd": 32, "vocab_size": 512, "context_length": 64}
 GLOBAL_BATCH = 8
 EVALUATED: dict[str, Any] = {
@@ -151,8 +149,7 @@ def run_jobs(jobs: dict[str, dict[str, Any]], root: Path, ranks: int, results: P
 
     Every rank must tell the same.
     """
-    command = [sys.executable, "-m", "tests.training.layouts", json.dumps(jobs), str(root), str(results), str(ranks)]
-    subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=180, check=True)
+    nursery.run_module("tests.training.layouts", json.dumps(jobs), root, results, ranks)
     told: list[dict[str, Steps]] = [json.loads((results / f"rank-{rank}.json").read_text()) for rank in range(ranks)]
     assert all(other == told[0] for other in told)
     return told[0]

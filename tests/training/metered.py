@@ -1,7 +1,6 @@
-"""A short run on hardware that takes a known amount a micro-batch; run as a program, on the ranks of torchrun."""
+"""A short run on hardware that takes a known amount a micro-batch; run as a program, on two ranks."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from starcoder.training.data import TokenDataModule
 from starcoder.training.energy import EnergyMeter
 from starcoder.training.module import StarCoderModule
 from starcoder.training.parallel import ShardedStrategy
+from tests.training.ranks import finish, fork
 
 SHAPE = {"n_layer": 1, "n_head": 2, "n_embd": 16, "vocab_size": 512, "context_length": 32}
 BURNT = {"intel-rapl:0": 300, "intel-rapl:0:0": 200, "intel-rapl:1": 500, "intel-rapl:2": 900, "intel-rapl-mmio:0": 300}
@@ -22,6 +22,7 @@ BURNT = {"intel-rapl:0": 300, "intel-rapl:0:0": 200, "intel-rapl:1": 500, "intel
 CPU_JOULES = 300 + 500
 GPU_JOULES = 7
 """Of rank 0; rank 1 takes twice as much."""
+RANKS = 2
 SPAN = 1_000_000_000
 """Microjoules after which every zone begins again."""
 NAMES = ("package-0", "core", "package-1", "psys", "package-0")
@@ -86,8 +87,11 @@ def fit(root: Path, folder: Path, meter: EnergyMeter, steps: int, ranks: int = 1
     trainer.fit(module, data, ckpt_path=newest(folder / "checkpoints"))
 
 
+def main(rank: int) -> None:
+    root, folder, powercap, steps = sys.argv[1:]
+    for last in json.loads(steps):
+        fit(Path(root), Path(folder), Metered(powercap, gpus=True), last, RANKS)
+
+
 if __name__ == "__main__":
-    root, folder, powercap, *steps = sys.argv[1:]
-    for last in json.loads(steps[0]):
-        meter = Metered(powercap, gpus=True)
-        fit(Path(root), Path(folder), meter, last, int(os.environ["WORLD_SIZE"]))
+    finish(fork(RANKS, main))

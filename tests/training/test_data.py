@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -22,10 +19,10 @@ from starcoder.training.fim import fim_permute, sample_rng
 from starcoder.training.loader import Windows
 from starcoder.training.shards import tokenize
 from starcoder.training.stream import open_shards, window_order
+from tests import nursery
 from tests.conftest import VOCAB_SIZE, Tiny
 from tests.training.recorder import fit
 
-ROOT = Path(__file__).parents[2]
 LENGTH = 421
 BATCH = 4
 SEED = 7
@@ -160,8 +157,7 @@ def ranks(tiny: Tiny, shards: Path, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("ranks")
     settings = {"train": str(shards), "validation": str(shards), "tokenizer": str(tiny.tokenizer), "seed": SEED}
     settings |= {"context_length": LENGTH - 1, "batch_size": BATCH // 2, "num_workers": 1}
-    command = [sys.executable, "-m", "tests.training.recorder", json.dumps(settings), str(STEPS), "13", str(folder)]
-    subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=180, check=True)
+    nursery.run_module("tests.training.recorder", json.dumps(settings), STEPS, 13, folder)
     return folder, [torch.load(folder / f"rank-{rank}.pt") for rank in (0, 1)]
 
 
@@ -186,7 +182,7 @@ class TestRanks:
 
 def test_an_error_while_workers_run_ends_the_process(tiny: Tiny, tmp_path: Path) -> None:
     """They do not hear the signal by which Python ends its children."""
-    (tmp_path / "program.py").write_text(f"""
+    program = f"""
 from lightning.pytorch import Trainer
 from starcoder.training.data import TokenDataModule
 from starcoder.training.loader import FimWindows
@@ -200,10 +196,8 @@ FimWindows.__getitem__ = broken
 module = StarCoderModule("smoke", {{"vocab_size": {VOCAB_SIZE}, "context_length": 32}})
 data = TokenDataModule({str(tiny.train)!r}, {str(tiny.tokenizer)!r}, context_length=32, num_workers=1)
 Trainer(accelerator="cpu", strategy=ShardedStrategy(), max_steps=1, logger=False).fit(module, data)
-""")
-    result = subprocess.run(
-        [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False
-    )
+"""
+    result = nursery.end(nursery.begin(program, folder=tmp_path), timeout=90)
     assert result.returncode == 1
     assert "the shard is broken" in result.stderr
     assert "killed by signal" not in result.stderr

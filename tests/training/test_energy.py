@@ -1,9 +1,6 @@
 """Energy is what the counters say, of all ranks and all starts; kWh are joules / 3.6e6."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +15,7 @@ from starcoder.training import energy
 from starcoder.training.energy import FILE, EnergyMeter, Start, method, read_starts, to_json
 from starcoder.training.metrics import read_metrics
 from starcoder.training.recipe import merged
+from tests import nursery
 from tests.conftest import ROOT, Tiny
 from tests.training.metered import CPU_JOULES, GPU_JOULES, Metered, burn, fit, zones
 
@@ -27,10 +25,7 @@ ALL = Start(0, 1500, 3.6e6, 8, 0, 1.8e6, 2, 0)
 def test_ranks_and_starts_add_up(tiny: Tiny, tmp_path: Path) -> None:
     """Two ranks: each has a GPU, one of them reads the packages of their node; then the run goes on."""
     powercap, folder = zones(tmp_path / "powercap"), tmp_path / "run"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    program = ["-m", "tests.training.metered", tiny.tokenizer.parent, folder, powercap, "[4, 6]"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*launch, *map(str, program)], cwd=ROOT, env=environment, timeout=120, check=True)
+    nursery.run_module("tests.training.metered", tiny.tokenizer.parent, folder, powercap, "[4, 6]")
     path = folder / "checkpoints" / FILE
     found = read_starts(path)
     assert [(start.first_step, start.last_step) for start in found] == [(0, 4), (4, 6)]

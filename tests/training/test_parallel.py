@@ -5,9 +5,6 @@ Processes start slowly, so that all runs of one number of ranks share a launch: 
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,8 @@ from starcoder.training.checkpoint import read_weights
 from starcoder.training.data import TokenDataModule
 from starcoder.training.module import StarCoderModule
 from starcoder.training.parallel import Checkpointing, ShardedStrategy, init_alone, parallelize
-from tests.conftest import ROOT, Tiny
+from tests import nursery
+from tests.conftest import Tiny
 from tests.training.layouts import SHAPE, Steps, run_job, run_jobs
 
 STEPS, STOP = 20, 7
@@ -224,10 +222,9 @@ def collectives() -> list[list[dict[str, int]]]:
 
     First with whole gradients between them, then with gradients that are reduced every time.
     """
-    command = [sys.executable, "-c", "from tests.training.collectives import main; main()"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    out = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True)
-    told: list[list[dict[str, int]]] = json.loads(out.stdout)
+    told: list[list[dict[str, int]]] = json.loads(
+        nursery.run("from tests.training.collectives import main; main()", timeout=60)
+    )
     return told
 
 

@@ -4,8 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,18 +16,14 @@ from starcoder.training import preemption
 from starcoder.training.checkpoint import newest
 from starcoder.training.metrics import read_metrics
 from starcoder.training.preemption import EXIT_CODE, Preemption
-from tests.conftest import ROOT, Tiny, starcoder, start
+from tests import nursery
+from tests.conftest import ROOT, Tiny, starcoder
+from tests.nursery import start
 from tests.training.layouts import SHAPE
 
 
 def forked(*args: object) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.training.forked", *map(str, args)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180, check=False
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    told: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    told: dict[str, Any] = json.loads(nursery.run_module("tests.training.forked", *args).splitlines()[-1])
     return told
 
 
