@@ -10,6 +10,7 @@ nothing is missing at a start, there is `tests.conftest.start`.
 
 import atexit
 import contextlib
+import gc
 import json
 import os
 import select
@@ -17,11 +18,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from threading import Thread
-from typing import IO, Any, Self
+from typing import IO, NoReturn, Self
 
 ROOT = Path(__file__).parents[1]
 MODULES = (
@@ -43,10 +44,10 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "CUDA_VISIBLE_DEVICE
 class Process:
     """What tests use of `subprocess.Popen`, for a process that is not this one's child."""
 
-    def __init__(self, socket: socket.socket, stdout: IO[str], stderr: IO[str]) -> None:
+    def __init__(self, channel: socket.socket, stdout: IO[str], stderr: IO[str]) -> None:
         self.stdout, self.stderr = stdout, stderr
         self.returncode: int | None = None
-        self._told = socket.makefile()
+        self._told = channel.makefile()
         self.pid = int(self._told.readline())
 
     def __enter__(self) -> Self:
@@ -79,7 +80,9 @@ class Process:
         def read(place: int, file: IO[str]) -> None:
             texts[place] = file.read()
 
-        readers = [Thread(target=read, args=each, daemon=True) for each in enumerate((self.stdout, self.stderr))]
+        readers = [
+            threading.Thread(target=read, args=each, daemon=True) for each in enumerate((self.stdout, self.stderr))
+        ]
         for reader in readers:
             reader.start()
         self.wait(timeout)
@@ -150,7 +153,7 @@ def begin(program: str, *args: object, folder: Path = ROOT) -> Process:
 def _nursery() -> socket.socket:
     """Start the process from which the others are forked; it ends with this one."""
     ours, theirs = socket.socketpair()
-    program = "import sys; from tests.nursery import serve; exec(serve(int(sys.argv[1])), {'__name__': '__main__'})"
+    program = "import sys; from tests.nursery import serve; serve(int(sys.argv[1]))"
     nursery = subprocess.Popen(
         [sys.executable, "-c", program, str(theirs.fileno())],
         cwd=ROOT,
@@ -165,10 +168,11 @@ def _nursery() -> socket.socket:
     return ours
 
 
-def serve(channel: int) -> str:
-    """Fork what is asked for, until nobody is left to ask; returns in what was forked, with the program to run."""
+def serve(channel: int) -> None:
+    """Fork what is asked for, until nobody is left to ask."""
     for module in MODULES:
         import_module(module)
+    gc.freeze()  # what is there now is shared, and not to be written on
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's jobs in the background ignore Ctrl-C
     keepers = set[int]()
     with socket.socket(fileno=channel) as asked:
@@ -179,14 +183,14 @@ def serve(channel: int) -> str:
             keepers = {keeper for keeper in keepers if os.waitpid(keeper, os.WNOHANG) == (0, 0)}
             if (keeper := os.fork()) == 0:
                 asked.close()
-                return _keep(*files)
+                _keep(*files)
             keepers.add(keeper)
             for file in files:
                 os.close(file)
 
 
-def _keep(channel: int, out: int, err: int) -> str:
-    """Fork the process, and tell its id and its end; returns in the process."""
+def _keep(channel: int, out: int, err: int) -> NoReturn:
+    """Fork the process, and tell its id and its end."""
     with socket.socket(fileno=channel) as ours, ours.makefile("rw") as told:
         request = json.loads(told.readline())
         if child := os.fork():
@@ -197,10 +201,6 @@ def _keep(channel: int, out: int, err: int) -> str:
             with contextlib.suppress(BrokenPipeError):  # nobody waits any more
                 print(os.waitstatus_to_exitcode(status), file=told, flush=True)
             os._exit(0)
-    return _become(request, out, err)
-
-
-def _become(request: dict[str, Any], out: int, err: int) -> str:
     os.setsid()
     for number, file in ((1, out), (2, err)):
         os.dup2(file, number)
@@ -209,4 +209,26 @@ def _become(request: dict[str, Any], out: int, err: int) -> str:
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv = ["-c", *request["args"]]
-    return str(request["program"])
+    _live(request["program"])
+
+
+def _live(program: str) -> NoReturn:
+    """Run the program, and end as an interpreter does, but without the second that taking down all modules takes."""
+    code, interrupted = 0, False
+    try:
+        exec(program, {"__name__": "__main__"})
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if not isinstance(stop.code, int | None):
+            print(stop.code, file=sys.stderr)
+    except BaseException as error:
+        code, interrupted = 1, isinstance(error, KeyboardInterrupt)
+        sys.excepthook(type(error), error, error.__traceback__)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if interrupted:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(code & 0xFF)

@@ -32,6 +32,12 @@ def test_it_has_its_own_folder_arguments_environment_and_session(
         ("", 0, ""),
         ("import sys; sys.exit('no power')", 1, "no power\n"),
         ("import sys; sys.exit(75)", 75, ""),
+        ("import sys; sys.exit(-1)", 255, ""),
+        (
+            "import threading as t, time, os; t.Thread(target=lambda: (time.sleep(0.1), os.write(2, b'late'))).start()",
+            0,
+            "late",
+        ),
         ("raise ValueError('no number')", 1, "ValueError: no number\n"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", -9, ""),
         ("import atexit, os; atexit.register(os.write, 2, b'the end')", 0, "the end"),

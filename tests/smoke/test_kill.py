@@ -12,7 +12,7 @@ from starcoder.training.checkpoint import newest
 from tests import nursery
 
 ROOT = Path(__file__).parents[2]
-STEPS = 60
+STEPS = 40
 
 
 def start(folder: Path, recipes: Path, log: Path) -> nursery.Process:

@@ -25,7 +25,7 @@ from tests import nursery
 from tests.conftest import Tiny
 from tests.training.layouts import SHAPE, Steps, run_job, run_jobs
 
-STEPS, STOP = 20, 7
+STEPS, STOP = 12, 5
 TOLERANCE = 1e-6
 LAYOUTS: dict[int, dict[str, dict[str, Any]]] = {
     1: {

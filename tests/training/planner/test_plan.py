@@ -78,8 +78,8 @@ def test_what_does_not_fit_is_shown_and_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    changes = {"model": {"preset": "starcoderbase-3b", "overrides": {"n_layer": 30}}}
-    data = {"data": {"context_length": 256, "global_batch_size": 4}, "trainer": {"max_steps": 1}}
+    changes = {"model": {"preset": "starcoderbase-3b", "overrides": {"n_layer": 20}}}
+    data = {"data": {"context_length": 256, "global_batch_size": 2}, "trainer": {"max_steps": 1}}
     Path("large.yaml").write_text(yaml.safe_dump(RECIPE | changes | data))
     with pytest.raises(
         UserError, match=r"large does not fit 1 x A10G: a GPU needs .* GiB at least and has 22.1; \d of them"
