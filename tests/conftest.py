@@ -33,11 +33,11 @@ LONGEST = (
     "test_cli.py",
     "training/test_preemption.py",
     "training/planner/test_trace.py",
-    "smoke/test_run.py",
-    "release/test_export.py",
+    "training/test_parallel.py",
     "training/planner/test_plan.py",
+    "smoke/test_run.py",
 )
-"""Files of a minute or more."""
+"""Files of a good half minute or more."""
 settings.register_profile("no clock", deadline=None)
 settings.load_profile("no clock")
 
