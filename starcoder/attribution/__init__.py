@@ -5,14 +5,14 @@
 
 An index is made of a corpus once, and answers until the corpus changes:
 
-    index, manifest, parts, searchable   `trace index`: one folder, a part a shard, whole or not at all
+    index, manifest, parts               `trace index`: one folder, a part a shard, whole or not at all
     corpus                               its documents, found again by shard and row
 
 A text is traced in it, by `tracer`, into the shapes of `trace`:
 
     squeezed, lexer, hashing             the views of a text: without superfluous white space, as tokens, as numbers
     membership, windows                  a Bloom filter of every fiftieth window of 50 characters, and its chains
-    search/                              BM25 over tokens and 3-grams, in a folder or on a cluster
+    search/                              BM25 over tokens and 3-grams, a shard at a time, in a folder or on a cluster
     spans, suffixes                      maximal verbatim spans in what search proposes, or in the whole corpus
     surprise, boilerplate                what a span weighs: surprise × rarity; licence headers and the like nothing
 

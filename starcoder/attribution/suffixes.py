@@ -17,7 +17,7 @@ import math
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -42,6 +42,8 @@ SHORTEST = 6
 
 DOCUMENTS = 20
 """How many documents of a match are looked at."""
+
+Read = Callable[[Sequence[Address]], Sequence[str]]
 
 _VERSION = 2
 _MARKER = "shard.json"
@@ -174,16 +176,21 @@ class Suffixes:
         """
         return self._matches(self._asked(squeeze(text)), shortest, documents)
 
-    def find(self, query: Tokens, documents: int = DOCUMENTS) -> Spans:
+    def find(self, query: Tokens, read: Read, documents: int = DOCUMENTS) -> Spans:
         """The spans of a text in the documents that have its longest matches.
 
         Where a match stands in more places than were looked at, the count of a span there is how often the corpus has
         the model's tokens within it.
+
+        Args:
+            query: The text.
+            read: Reads the contents of documents, such as `Search.texts`; a corpus alone is slow at it.
+            documents: How many places of each match are looked at.
         """
         asked = self._asked(query.view)
         matches = self._matches(asked, SHORTEST, documents)
         addresses = sorted({address for match in matches for address in match.documents})
-        texts = {address: lex(self.corpus.document(address).content) for address in addresses}
+        texts = dict(zip(addresses, map(lex, read(addresses)), strict=True))
         cut = [match for match in matches if match.count > len(match.documents)]
 
         def count(start: int, end: int) -> int:

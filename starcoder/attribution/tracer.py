@@ -143,7 +143,7 @@ class Tracer:
         suffixes = self._index.suffixes
         if suffixes is None or any(self._filter.values()):
             return Spans(query, documents)
-        return suffixes.find(query)
+        return suffixes.find(query, self._index.search.texts)
 
     def _nats(self, query: Tokens, model: Sequence[tuple[int, int, float]] | None, parts: Integers) -> Floats:
         if model is None:

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 
@@ -27,7 +27,11 @@ WORDS = [*"abcdefgh", "total", "é", "😀", "+", "=", "(", ")", ";", "7", "\n  
 
 def find(suffixes: Suffixes, query: str, documents: int = DOCUMENTS) -> list[Span]:
     """All spans, the longest first."""
-    spans = suffixes.find(lex(query), documents)
+
+    def read(addresses: Sequence[Address]) -> list[str]:
+        return [suffixes.corpus.document(address).content for address in addresses]
+
+    spans = suffixes.find(lex(query), read, documents)
     return spans.tell(range(len(spans.parts)))
 
 

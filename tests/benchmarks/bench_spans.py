@@ -123,8 +123,12 @@ def exact(corpus: Corpus, documents: Documents, tokenizer: Path, own: list[str],
         seconds = time.perf_counter() - begun
         print(f"suffix arrays: {characters / 1e6 / seconds:.1f} MB/s, {size / characters:.2f} bytes a character")
         suffixes = Suffixes.open(Path(folder), corpus)
-        traced("whole corpus, own", own[:20], documents, lambda query: suffixes.find(lex(query)))
-        traced("whole corpus, from elsewhere", others[:20], documents, lambda query: suffixes.find(lex(query)))
+
+        def find(query: str) -> Spans:
+            return suffixes.find(lex(query), lambda addresses: [documents[each].content for each in addresses])
+
+        traced("whole corpus, own", own[:20], documents, find)
+        traced("whole corpus, from elsewhere", others[:20], documents, find)
 
 
 if __name__ == "__main__":
