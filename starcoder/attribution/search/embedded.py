@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tantivy import IndexWriter, Query, Schema, Searcher
 
 FILE = "search.json"
-FORMAT = 2
+FORMAT = 1
 HEAP = 512 * 2**20
 _LEAST_HEAP = 15_000_000  # bytes a thread, the engine's own limit
 _ROWS = 2**32
@@ -35,6 +35,7 @@ _TERMS = {"trigrams": 128, "tokens": 64}
 """Of a query so many terms are searched for, the rarest. More tokens find no more. More 3-grams take longer; they find
 more code whose new names occur nowhere, and less whose names are borrowed from other code."""
 _CUT = {"trigrams": trigrams, "tokens": tokens}
+_LOCKS = (".tantivy-meta.lock", ".tantivy-writer.lock")  # the engine's threads make them even after it is closed
 _FULL = ("No space left", "Permission denied", "Read-only", "Too many open files")
 
 
@@ -83,7 +84,7 @@ class TantivySearch(Search):
         """
         import tantivy
 
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and not (folder.is_dir() and all(path.name in _LOCKS for path in folder.iterdir())):
             raise UserError(f"{folder} is not empty: name another folder for the index, or remove it")
         folder.mkdir(parents=True, exist_ok=True)
         with _told(folder):
@@ -159,7 +160,7 @@ class TantivySearch(Search):
 
     def notes(self) -> dict[str, Any]:
         """See `Search`."""
-        return dict(_stated(self.folder)["notes"])
+        return dict(_stated(self.folder).get("notes", {}))
 
     def note(self, notes: Mapping[str, Any]) -> None:
         """See `Search`; nobody else does."""
@@ -281,7 +282,7 @@ def _analyzers(folder: Path) -> tuple[Analyzer, ...]:
     """The analysers that an index says to have."""
     stated = _stated(folder)
     analyzers = tuple(name for name in ANALYZERS if name in stated.get("analyzers", ()))
-    if not analyzers or "notes" not in stated or not (folder / "meta.json").is_file():
+    if not analyzers or not (folder / "meta.json").is_file():
         raise UserError(f"the search index in {folder} is damaged (a part is missing): make it again")
     return analyzers
 

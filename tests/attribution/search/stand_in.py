@@ -3,6 +3,7 @@
 import base64
 import json
 import ssl
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -45,6 +46,11 @@ class StandIn(ThreadingHTTPServer):
         self.delay = 0.0
         self.indices: dict[str, dict[str, Any]] = {}
         self.requests: list[tuple[str, str, dict[str, str], str]] = []
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that was killed."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:

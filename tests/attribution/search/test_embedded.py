@@ -246,6 +246,22 @@ def test_a_damaged_folder_is_refused(tmp_path: Path, harm: str) -> None:
         assert "\n" not in str(caught.value), name
 
 
+def test_what_is_noted_is_kept(folder: Path) -> None:
+    with TantivySearch.open(folder, **SMALL) as search:
+        assert search.notes() == {}
+        search.note({"shards": {"0": "a", "1": "b"}})
+        search.note({"shards": {"1": "b"}})
+    with TantivySearch.open(folder, **SMALL) as search:
+        assert search.notes() == {"shards": {"1": "b"}}
+        assert search.analyzers == ANALYZERS
+
+
+def test_a_lock_that_the_engine_leaves_is_nobodys(tmp_path: Path) -> None:
+    (tmp_path / ".tantivy-meta.lock").touch()
+    with TantivySearch.create(tmp_path, **SMALL) as search:
+        assert search.count() == 0
+
+
 def test_what_is_no_index_of_ours_is_refused(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(UserError, match=r"no search index .* `starcoder trace index`"):
         TantivySearch.open(tmp_path / "nowhere")
