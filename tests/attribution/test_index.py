@@ -280,6 +280,15 @@ def test_a_damaged_part_is_not_built_upon(copy: Path, name: str) -> None:
     assert Index.open(copy / "trace").membership.chains(function("bob/tool/main.py/1"))
 
 
+def test_a_search_index_whose_bytes_are_damaged_is_made_anew(copy: Path) -> None:
+    flipped(max((copy / "trace" / "search").iterdir(), key=lambda path: path.stat().st_size))
+    with pytest.raises(UserError, match=r"the search index in .* is damaged"):
+        _ = Index.open(copy / "trace").search
+    index(copy / "corpus", copy / "trace")
+    assert Manifest.read(copy / "trace").made == 3
+    assert repositories(copy / "trace", function("bob/tool/main.py/1")) >= {"bob/tool"}
+
+
 def test_a_note_of_the_search_index_that_is_damaged_makes_it_anew(copy: Path) -> None:
     noted = copy / "trace" / "search" / "search.json"
     noted.write_text("?" * noted.stat().st_size)
