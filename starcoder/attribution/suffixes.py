@@ -217,13 +217,35 @@ class Suffixes:
         return _Asked(view, ids, characters[np.cumsum([0, *map(len, pieces)])])
 
     def _longest(self, ids: list[int], shortest: int) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        """Start, end and ranks of the matches that are in no longer one; infini-gram's own leaves out frequent ones."""
-        end = 0
-        for start in range(len(ids) - shortest + 1):
-            least = max(end + 1, start + shortest)
-            if least <= len(ids) and (found := self.engine.find(ids[start:least]))["cnt"]:
-                end, found = self._farthest(ids, start, least, found)
-                yield start, end, found
+        """Start, end and ranks of the matches that are in no longer one; infini-gram's own leaves out frequent ones.
+
+        The next match reaches behind the end of the one before. So it has the shortest match that does, if any, from
+        where it is made longer to both sides: a long match is not searched for again from each of its tokens.
+        """
+        least = start = 0
+        while start + shortest <= len(ids):
+            found = self.engine.find(ids[start : start + shortest])
+            if not found["cnt"]:
+                least = start = start + 1
+                continue
+            first, found = self._earliest(ids, least, start, start + shortest, found)
+            end, found = self._farthest(ids, first, start + shortest, found)
+            yield first, end, found
+            least, start = first + 1, max(first, end - shortest) + 1
+
+    def _earliest(
+        self, ids: list[int], least: int, start: int, end: int, found: dict[str, Any]
+    ) -> tuple[int, dict[str, Any]]:
+        """The start, at least `least`, of the longest match that ends at `end`, and its ranks."""
+        step = 1
+        while step and start > least:
+            before = max(start - step, least)
+            more = self.engine.find(ids[before:end])
+            if more["cnt"]:
+                start, found, step = before, more, step * 2
+            else:
+                step //= 2
+        return start, found
 
     def _farthest(self, ids: list[int], start: int, end: int, found: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """The end of the longest match from `start` on, and its ranks, by steps that double and halve."""
