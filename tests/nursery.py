@@ -197,9 +197,12 @@ def _keep(channel: int, out: int, err: int) -> NoReturn:
             os.close(out)
             os.close(err)
             print(child, file=told, flush=True)
-            _, status = os.waitpid(child, 0)
-            with contextlib.suppress(BrokenPipeError):  # nobody waits any more
-                print(os.waitstatus_to_exitcode(status), file=told, flush=True)
+            last = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+            assert last is not None
+            with contextlib.suppress(ConnectionError):  # nobody waits any more
+                print(last.si_status if last.si_code == os.CLD_EXITED else -last.si_status, file=told, flush=True)
+                told.readline()  # until its end is known nobody gets its id
+            os.waitpid(child, 0)
             os._exit(0)
     os.setsid()
     for number, file in ((1, out), (2, err)):

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,15 @@ def test_it_hears_signals_and_ends_with_what_it_started() -> None:
         process.send_signal(signal.SIGINT)
         assert "KeyboardInterrupt" in process.communicate(60)[1]
     assert process.returncode == -signal.SIGINT
+
+
+def test_nobody_gets_its_id_before_its_end_is_known() -> None:
+    process = begin("pass")
+    assert process.stdout.read() == ""
+    assert process.stderr.read() == ""
+    time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 0
 
 
 def test_much_output_is_read() -> None:
