@@ -137,8 +137,9 @@ bench: $(STAMP) ## measure against peers, side by side
 	  name=$$(basename $$file .py); echo "== $$name"; \
 	  env -u OMP_WAIT_POLICY $(BIN)/python -m tests.benchmarks.$$name || exit 1; done
 
-notebooks: $(STAMP) ## execute the tutorials [SAVE=1 keeps their outputs]
-	$(BIN)/jupyter execute $(if $(SAVE),--inplace) notebooks/*.ipynb
+notebooks: $(STAMP) ## execute the tutorials, two at a time [SAVE=1 keeps their outputs]
+	@ls notebooks/*.ipynb | OMP_NUM_THREADS=1 xargs -P 2 -I {} sh -c \
+	  '$(BIN)/jupyter execute $(if $(SAVE),--inplace) {} || { echo "{} failed" >&2; exit 1; }'
 
 lock: ## resolve the newest versions into the lock [PINS='torch==2.14.1' keeps one back]
 	$(PYTHON) -m venv build/lock
