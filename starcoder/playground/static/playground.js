@@ -203,13 +203,15 @@ async function write(fill) {
   setWriting(true);
   say("Writing; Escape stops.");
   const tokens = [];
-  let written = "", ended = "";
+  let raw = "", written = "", ended = "";
   try {
     for await (const { choices: [choice], usage } of events(await post("/v1/completions", body, writing.signal))) {
       tokens.push(...probabilities(choice?.logprobs, characters(body.prompt)));
       if (choice?.text && !written) remember("model", base);
       if (choice?.text) {
-        put(base, start, end - start, written += choice.text.replace(/\r\n?/g, "\n"));
+        raw += choice.text;
+        written = raw.replace(/\r\n?/g, "\n"); // as the editor has it
+        put(base, start, end - start, written);
         follow();
       }
       if (usage) ended = outcome(usage.completion_tokens, body.max_tokens);
@@ -219,7 +221,7 @@ async function write(fill) {
     else fail(error.message);
   }
   writing = null;
-  told = { text, tokens };
+  if (written) told = raw === written ? { text, tokens } : null; // else tokens are not where they say
   setWriting(false);
   say(ended);
   if (written && facts.traces) await trace();
