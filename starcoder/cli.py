@@ -14,7 +14,7 @@ from inspect import Signature, signature
 from itertools import pairwise, takewhile
 from typing import Any, NoReturn, get_origin
 
-from starcoder.errors import UserError, one_line
+from starcoder.errors import UserError, needing, one_line
 
 COMMANDS = {
     "corpus build": ("starcoder.corpus.build:build", "build a corpus of permissively licensed code (§3, §5.1)"),
@@ -91,11 +91,8 @@ def run(argv: list[str]) -> None:
         print(_usage())
         return
     module, function = COMMANDS[name][0].split(":")
-    try:
+    with needing("attribution,corpus,eval,pii,report"):
         target = getattr(import_module(module), function)
-    except ModuleNotFoundError as error:
-        extras = "attribution,corpus,eval,pii,report"
-        raise UserError(f"{error.name} is not installed: pip install 'starcoder-kit[{extras}]'") from None
     if name in LIGHTNING_COMMANDS:
         target(argv)
     else:

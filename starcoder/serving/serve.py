@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
-from starcoder.errors import UserError
+from starcoder.errors import UserError, needing
 from starcoder.serving import vllm
 
 if TYPE_CHECKING:
@@ -266,11 +266,9 @@ def _api_key(variable: str | None) -> str | None:
 
 def need_extra() -> None:
     """Refuse, as a `UserError`, to serve without what serving needs."""
-    try:
+    with needing("serve"):
         import fastapi  # noqa: F401
         import uvicorn  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed: pip install 'starcoder-kit[serve]'") from None
 
 
 def _announce(listener: socket.socket, name: str, open_to_all: bool) -> None:
