@@ -145,7 +145,9 @@ class Manifest:
         now = dict(zip([path.name for path in corpus.shards], corpus.fingerprints, strict=True))
         if now != self.shards:
             changed = _changed(self.shards, now)
-            raise UserError(f"{corpus.folder} has changed since it was indexed ({changed}): {self.again(folder)}")
+            raise UserError(
+                f"{shown(corpus.folder)} has changed since it was indexed ({changed}): {self.again(folder)}"
+            )
 
     def again(self, folder: Path) -> str:
         """The command that makes or mends the index."""

@@ -65,11 +65,11 @@ def _marked(text: str, matches: Sequence[Match]) -> Iterator[str]:
 
 
 def _match(number: int, match: Match) -> Iterator[str]:
-    documents = "one document" if match.count == 1 else f"{match.count:,} documents"
+    places = "one place" if match.count == 1 else f"{match.count:,} places"
     model = "" if match.to_model is None else f"; {match.to_model:,.0f} bits to the model"
     yield (
         f"[{number}] {spoken(match.lines)}: {match.tokens:,} tokens, {match.surprise:,.0f} bits of surprise × "
-        f"{match.rarity:.2f} rarity = {match.score:,.0f}; in {documents}{model}"
+        f"{match.rarity:.2f} rarity = {match.score:,.0f}; at {places}{model}"
     )
     yield from (f"    {_source(source)}" for source in match.sources[:_MOST])
     if len(match.sources) > _MOST:

@@ -174,7 +174,12 @@ def model_surprises(query: Tokens, parts: Integers, probabilities: Sequence[tupl
         parts: Start and end of each part, of shape (N, 2).
         probabilities: Start, end and log-probability (natural, at most 0) of each of the model's tokens in the query.
             A token that is partly in a part counts by the share of its characters that are.
+
+    Raises:
+        ValueError: A token ends behind the text.
     """
+    if any(end > len(query.text) for _, end, _ in probabilities):
+        raise ValueError(f"the model has tokens behind the text, which has {len(query.text):,} characters")
     changes = np.zeros(len(query.text) + 1)
     for start, end, log in probabilities:
         share = -log / max(end - start, 1)

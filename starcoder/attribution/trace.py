@@ -48,7 +48,7 @@ class Match:
         surprise: Sum of −log2 p of its tokens that are no boilerplate, in bits, p being how probable each is in the
             corpus after the one before it; or to a model, where `Tracer.trace` was given its probabilities.
         rarity: 1 in one repository, less the more have it.
-        count: Documents known to have it; with an exact index, all of the corpus.
+        count: Places known, one for each document; with an exact index, how often the corpus has it.
         sources: Some of these places, those of the fewest lines first.
         aside: Why nobody would ask for attribution of it, such as "imports"; empty otherwise.
         to_model: Sum of −log2 p of all tokens in it of the model that wrote it, in bits; None where that is not known.

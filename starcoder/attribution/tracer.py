@@ -17,7 +17,7 @@ from starcoder.attribution.hashing import Hashes
 from starcoder.attribution.index import Index
 from starcoder.attribution.lexer import Tokens, lex
 from starcoder.attribution.search.base import Hit
-from starcoder.attribution.spans import Integers, Place, Spans
+from starcoder.attribution.spans import TOKENS, Integers, Place, Spans
 from starcoder.attribution.squeezed import Lines
 from starcoder.attribution.surprise import Floats, model_surprises, rarity, surprises
 from starcoder.attribution.trace import Chain, Match, Similar, Source, Trace
@@ -166,9 +166,9 @@ class Tracer:
         )
 
     def _similar(self, query: Tokens, hits: Sequence[Hit], documents: Mapping[Address, Tokens]) -> Iterator[Similar]:
-        """The documents that share most runs of tokens with the query."""
+        """The documents that share most runs of tokens with the query, if it has enough: dashes alone do not."""
         runs = np.unique(query.hashes(_RUN))
-        if not len(runs):
+        if len(runs) < TOKENS:
             return
         overlaps = [_overlap(runs, documents[hit.address].hashes(_RUN)) for hit in hits]
         for overlap, hit in sorted(zip(overlaps, hits, strict=True), key=lambda pair: -pair[0])[:_SIMILAR]:

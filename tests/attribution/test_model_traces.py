@@ -41,7 +41,7 @@ def test_what_a_completion_copies_is_told_below_it(
     completion, _, told = capsys.readouterr().out.partition("\n\nVERBATIM AND RARE: ")
     assert completion == COPIED
     assert "bob/tool/main.py:" in told
-    assert re.search(r"\[1\] .*, [\d,]{3,} bits of surprise .*; in one document; 0 bits to the model\n", told)
+    assert re.search(r"\[1\] .*, [\d,]{3,} bits of surprise .*; at one place; 0 bits to the model\n", told)
     complete(str(tmp_path / "model"), "", max_new_tokens=1, stop=["d"], trace=trace)
     assert capsys.readouterr().out.endswith("nothing to trace\n")
     with pytest.raises(UserError, match="no index in"):

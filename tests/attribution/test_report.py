@@ -34,10 +34,10 @@ VERBATIM AND RARE: lines 4-6, 60 tokens and 500 bits, stand word for word in one
   8
           ⋮
 
-[1] lines 4-6: 60 tokens, 500 bits of surprise × 1.00 rarity = 500; in one document
+[1] lines 4-6: 60 tokens, 500 bits of surprise × 1.00 rarity = 500; at one place
     MIT  ann/lib/geometry.py:10-12  (2 duplicates of it were left out)
 
-[2] line 5: 60 tokens, 160 bits of surprise × 1.00 rarity = 160; in one document
+[2] line 5: 60 tokens, 160 bits of surprise × 1.00 rarity = 160; at one place
     MIT  bob/x/geometry.py:10-12  (2 duplicates of it were left out; OPTED OUT)
 
 set aside: line 1, imports
@@ -56,7 +56,7 @@ To ship this text you owe attribution to
 
 def test_what_a_model_wrote_is_told_with_its_own_surprise() -> None:
     told = report(replace(FULL, matches=tuple(replace(each, to_model=12.4) for each in FULL.matches)))
-    assert "= 500; in one document; 12 bits to the model\n" in told
+    assert "= 500; at one place; 12 bits to the model\n" in told
     assert "; to the model by its own probabilities, and what it recites has few bits\n" in told
 
 

@@ -122,7 +122,7 @@ def test_a_match_is_told_with_the_surprise_of_the_model_that_wrote_it(browser: B
         tab.click("#trace")
         tab.type("x")
         tab.click("#trace")
-        tab.wait("document.querySelector('#matches .note').textContent.endsWith('document')")
+        tab.wait("document.querySelector('#matches .note').textContent.endsWith('place')")
         assert tab.errors() == []
 
 

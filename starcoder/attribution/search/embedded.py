@@ -20,7 +20,7 @@ from starcoder.attribution.search.checksums import verify
 from starcoder.attribution.search.terms import GRAM, plain, spaced, tokens, trigrams
 from starcoder.corpus.document import Document
 from starcoder.corpus.optout import OptOut
-from starcoder.errors import UserError
+from starcoder.errors import UserError, needing
 from starcoder.storage import atomic_file
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ class TantivySearch(Search):
     """
 
     def __init__(self, folder: Path, heap: int = HEAP, threads: int = 2) -> None:
-        import tantivy
+        with needing("attribution"):
+            import tantivy
 
         if threads < 1 or heap < threads * _LEAST_HEAP:
             raise UserError(f"{threads} threads with {heap:,} bytes of memory: each of 1 or more needs {_LEAST_HEAP:,}")
@@ -82,7 +83,8 @@ class TantivySearch(Search):
         Raises:
             UserError: The folder holds anything already.
         """
-        import tantivy
+        with needing("attribution"):
+            import tantivy
 
         if folder.exists() and not (folder.is_dir() and all(path.name in _LOCKS for path in folder.iterdir())):
             raise UserError(f"{folder} is not empty: name another folder for the index, or remove it")

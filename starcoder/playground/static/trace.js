@@ -119,7 +119,7 @@ function matchEntry(match, index) {
   pick.addEventListener("click", () => choose(index, "list"));
   const weight = `${number(match.surprise)} bits of surprise × ${number(match.rarity, 2)} rarity = ${number(match.score)}`;
   const model = match.to_model == null ? "" : `; ${number(match.to_model)} bits to the model, as far as it wrote it`;
-  const measured = `${counted(match.tokens, "token")}; ${weight}; in ${counted(match.count, "document")}${model}`;
+  const measured = `${counted(match.tokens, "token")}; ${weight}; at ${counted(match.count, "place")}${model}`;
   const entry = element("li", `level-${shade(match.surprise)}`, pick, element("p", "note", measured), places(match.sources));
   entry.dataset.match = index;
   return entry;
