@@ -132,6 +132,12 @@ class Weighed:
         """Whether so little of each is weighed, fewer tokens than the shortest span has, that it is set aside."""
         return self.total(parts, lambda weighed: self._text.within(weighed) @ (-1, 1)) < TOKENS
 
+    def holds(self, places: Integers) -> NDArray[np.bool_]:
+        """Whether each character of the text, of shape (N,), is in a stretch that is weighed."""
+        at = np.searchsorted(self._between[:, 1], places, side="right")
+        held: NDArray[np.bool_] = self._between[at, 0] <= places
+        return held
+
     def reason(self, start: int, end: int) -> Reason:
         """What a part is that is set aside: what the longest stretch of boilerplate in it is, rules apart."""
         regions = self._regions[bisect_right(self._reached, start) : bisect_left(self._starts, end)]

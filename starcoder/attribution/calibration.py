@@ -80,7 +80,8 @@ class Calibration:
     def frequency(self, level: Level, language: str | None, characters: int) -> str:
         """How often people's own code comes to a level, for a text of this language and length, in words."""
         row = self._row(language, characters)
-        kind = f"human {row.language or 'code'} snippets of about {row.characters:,} characters"
+        longer = " (longer ones were not measured)" if characters > 2 * row.characters else ""
+        kind = f"human {row.language or 'code'} snippets of about {row.characters:,} characters{longer}"
         held_out = f"of {row.snippets:,} from {self.repositories:,} repositories held out"
         if level == "nothing":
             return f"in {row.levels.get(level, 0):,} {held_out}, {kind}, nothing was found either"

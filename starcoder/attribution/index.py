@@ -140,6 +140,8 @@ def index(
         UserError: There is no corpus, the folder holds something else, another run is at work in it, or the cluster
             cannot be used.
     """
+    if not 0 < rate < 1:
+        raise UserError(f"--rate is {rate:g}: it is a share of windows, above 0 and below 1")
     begin = time.perf_counter()
     source = Corpus.open(corpus)
     parameters = Parameters(rate, trigrams, _absolute(exact), _resolved(cluster))
@@ -272,7 +274,8 @@ def _corpus_of(folder: Path, manifest: Manifest) -> Corpus:
     try:
         return Corpus.open(Path(manifest.corpus))
     except UserError as error:
-        raise UserError(f"the corpus of the index in {folder} is not to be had: {error}") from None
+        moved = f"if it has moved, run `starcoder trace index CORPUS --output {folder}` with its new place"
+        raise UserError(f"the corpus of the index in {folder} cannot be used, {error}; {moved}") from None
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -114,6 +114,7 @@ class Trace:
         aside: Parts that stand there as well, but as they stand anywhere; in the order of the text.
         chains: What the membership test says, in the order of the text.
         similar: Documents that are like the text, the most similar first.
+        scope: Where matches and similar documents were looked for, in words.
     """
 
     text: str
@@ -122,3 +123,4 @@ class Trace:
     aside: tuple[Match, ...]
     chains: tuple[Chain, ...]
     similar: tuple[Similar, ...]
+    scope: str = "the corpus"

@@ -17,7 +17,7 @@ from starcoder.attribution.hashing import Hashes
 from starcoder.attribution.index import Index
 from starcoder.attribution.lexer import Tokens, lex
 from starcoder.attribution.search.base import Hit
-from starcoder.attribution.spans import TOKENS, Integers, Place, Spans
+from starcoder.attribution.spans import Integers, Place, Spans
 from starcoder.attribution.squeezed import Lines
 from starcoder.attribution.surprise import Floats, model_surprises, rarity, surprises
 from starcoder.attribution.trace import Chain, Match, Similar, Source, Trace
@@ -31,6 +31,7 @@ _PIECE = 1500  # characters that documents are proposed for together: a copy in 
 _SOURCES = 10
 _SIMILAR = 5
 _RUN = 3  # tokens of the runs that overlap counts
+_FEWEST = 20  # different runs that a text has to have: lines of dashes, or a call of main, are like many
 _NEW = 0.5  # share of a span that longer ones must leave uncovered for it to be told
 
 
@@ -83,7 +84,8 @@ class Tracer:
         addresses = [hit.address for hit in hits]
         documents = dict(zip(addresses, map(lex, self._index.search.texts(addresses)), strict=True))
         lines = Lines(text)
-        matches = list(self._matches(query, lines, documents, model))
+        weighed = Weighed(query)
+        matches = list(self._matches(query, lines, documents, weighed, model))
         return Trace(
             text,
             len(query),
@@ -93,8 +95,15 @@ class Tracer:
                 Chain(chain.start, chain.end, lines.of(chain.start, chain.end), chain.windows)
                 for chain in sorted(self._index.membership.chains(text), key=lambda chain: chain.start)
             ),
-            tuple(self._similar(query, hits, documents)),
+            tuple(self._similar(query, hits, documents, weighed)),
+            self._scope,
         )
+
+    @property
+    def _scope(self) -> str:
+        words = {"language": "in", "license": "under", "repository": "of"}
+        said = [f"{words[name]} {value}" for name, value in self._filter.items() if value]
+        return f"documents {' '.join(said)}, and no others were looked at" if said else "the corpus"
 
     def _propose(self, text: str) -> list[Hit]:
         """Documents that may hold parts of the text, each once with its best score, the best first."""
@@ -112,12 +121,12 @@ class Tracer:
         query: Tokens,
         lines: Lines,
         documents: Mapping[Address, Tokens],
+        weighed: Weighed,
         model: Sequence[tuple[int, int, float]] | None,
     ) -> Iterator[Match]:
         """The spans that are told, the weightiest first, then those that are set aside, the longest first."""
         spans = self._spans(query, documents)
         facts = {address: self._index.corpus.facts(address) for address in spans.documents}
-        weighed = Weighed(query)
         bits = weighed.total(spans.parts, partial(self._nats, query, model)) / log(2)
         spread = spans.groups([document.repository for document in facts.values()])
         score = bits * [rarity(repositories) for repositories in spread.tolist()]
@@ -165,10 +174,14 @@ class Tracer:
             place.end,
         )
 
-    def _similar(self, query: Tokens, hits: Sequence[Hit], documents: Mapping[Address, Tokens]) -> Iterator[Similar]:
-        """The documents that share most runs of tokens with the query, if it has enough: dashes alone do not."""
-        runs = np.unique(query.hashes(_RUN))
-        if len(runs) < TOKENS:
+    def _similar(
+        self, query: Tokens, hits: Sequence[Hit], documents: Mapping[Address, Tokens], weighed: Weighed
+    ) -> Iterator[Similar]:
+        """The documents that share most runs of tokens with the query, its boilerplate apart, if it has enough."""
+        hashes = query.hashes(_RUN)
+        begins = query.view.places[query.starts[: len(hashes)]]
+        runs = np.unique(hashes[weighed.holds(begins)])
+        if len(runs) < _FEWEST:
             return
         overlaps = [_overlap(runs, documents[hit.address].hashes(_RUN)) for hit in hits]
         for overlap, hit in sorted(zip(overlaps, hits, strict=True), key=lambda pair: -pair[0])[:_SIMILAR]:

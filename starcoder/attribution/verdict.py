@@ -91,7 +91,7 @@ def judge(trace: Trace, thresholds: Thresholds | None = None) -> Verdict:
     if trace.similar and trace.similar[0].overlap >= limits.similar:
         best = trace.similar[0]
         return Verdict("similar", f"{best.overlap:.0%} of its short runs of tokens stand in one document", 0, 0.0, ())
-    return Verdict("nothing", "no part of it that is long and rare stands in the corpus", 0, 0.0, ())
+    return Verdict("nothing", f"no part of it that is long and rare stands in {trace.scope}", 0, 0.0, ())
 
 
 def _reason(match: Match) -> str:

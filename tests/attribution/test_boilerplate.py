@@ -135,6 +135,8 @@ def test_the_parts_that_are_weighed_are_those_that_no_region_has_and_that_have_w
     sizes = [sum(len(lex(MIXED[a:b])) for a, b in each.tolist()) for each in own]
     assert Weighed(tokens).aside(parts).tolist() == [size < 8 for size in sizes]
     assert 0 < sum(size < 8 for size in sizes) < len(parts)
+    letters = np.array([at for at, c in enumerate(MIXED) if c.isalnum()])
+    assert Weighed(tokens).holds(letters).tolist() == (~covered[letters]).tolist()
 
 
 def test_reasons_are_the_longest_regions_of_a_part_rules_apart() -> None:

@@ -43,7 +43,7 @@ KNOWN = Calibration("digest", Thresholds(), (40, 10, 0), 7, ROWS)
             "partial",
             "python",
             5000,
-            "1 in 8 human python snippets of about 300 characters comes to this level (5 of 40",
+            "1 in 8 human python snippets of about 300 characters (longer ones were not measured) comes to this level",
         ),
         ("partial", "c", 500, "1 in 20 human code snippets of about 300 characters comes to this level (5 of 100"),
         ("similar", None, 1500, "1 in 2 human code snippets of about 3,000 characters comes to this level (50 of 100"),

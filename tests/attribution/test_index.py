@@ -330,3 +330,18 @@ def test_trigrams_are_an_option_that_remakes_search_alone(copy: Path) -> None:
     unfinished(copy)
     with pytest.raises(UserError, match="--trigrams"):
         Index.open(copy / "trace")
+
+
+@pytest.mark.parametrize("rate", [0.0, 2.0, float("nan")])
+def test_a_rate_that_is_none_is_refused_before_anything_is_made(made: Path, tmp_path: Path, rate: float) -> None:
+    with pytest.raises(UserError, match=f"--rate is {rate:g}: it is a share"):
+        index(made / "corpus", tmp_path / "trace", rate=rate)
+    assert not (tmp_path / "trace").exists()
+
+
+def test_the_corpus_of_an_index_that_has_moved_is_asked_for(copy: Path) -> None:
+    (copy / "corpus").rename(copy / "elsewhere")
+    with pytest.raises(UserError, match="if it has moved, run `starcoder trace index CORPUS --output"):
+        Index.open(copy / "trace")
+    index(copy / "elsewhere", copy / "trace")
+    assert Index.open(copy / "trace").manifest.made == 0

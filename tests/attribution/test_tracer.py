@@ -95,6 +95,13 @@ def test_filters_leave_others_out(opened: Index) -> None:
     assert repositories(license="ISC") == set()
 
 
+def test_a_verdict_says_where_nothing_was_found(opened: Index) -> None:
+    assert judge(Tracer(opened).trace(MINE)).reason.endswith("stands in the corpus")
+    verdict = judge(Tracer(opened, license="ISC", repository="bob/tool").trace(COPIED))
+    assert verdict.level == "nothing"
+    assert verdict.reason.endswith("stands in documents under ISC of bob/tool, and no others were looked at")
+
+
 def test_boilerplate_is_set_aside_and_why(opened: Index) -> None:
     found = Tracer(opened).trace(f"import os\nimport sys\nfrom pathlib import Path\n\n\n{MINE}")
     assert [(match.lines, match.aside) for match in found.aside] == [((1, 6), "imports")]  # and "def"
@@ -106,6 +113,13 @@ def test_rules_of_dashes_have_no_weight(opened: Index, text: str, reason: str) -
     found = Tracer(opened).trace(text)
     assert not found.matches
     assert reason in {match.aside for match in found.aside}
+
+
+def test_boilerplate_and_few_words_are_not_similar(opened: Index) -> None:
+    assert not Tracer(opened).trace(RULED + "print(1)\n").similar
+    assert not Tracer(opened).trace("\n".join(TWICE.splitlines()[:1])).similar
+    headed = Tracer(opened, repository="dan/mirror").trace(f"{RULED}{TWICE}").similar[0]
+    assert headed.overlap == Tracer(opened, repository="dan/mirror").trace(TWICE).similar[0].overlap
 
 
 def test_boilerplate_adds_no_weight(opened: Index) -> None:

@@ -181,9 +181,16 @@ def _explained(cluster: Cluster, names: set[str], error: Any) -> UserError:
         "kind": {"elasticsearch": "Elasticsearch", "opensearch": "OpenSearch"}[cluster.kind],
         "index": cluster.index,
         "timeout": cluster.timeout,
-        "detail": one_line(error)[:200],
+        "detail": _cause(error),
     }
     return (Missing if missing else UserError)(f"{cluster.url} {message.format(**facts)}")
+
+
+def _cause(error: Any) -> str:
+    """What went wrong, in a few words: the system's own where a client wraps them in several layers of its own."""
+    text = one_line(error)
+    found = re.search(r"\[Errno -?\d+\] [\w ]+", text)
+    return found[0] if found else text[:200]
 
 
 def _is_missing(kind: Kind, error: Any) -> bool:

@@ -251,7 +251,7 @@ def test_a_cluster_that_does_not_answer(server: StandIn, cluster: Cluster, searc
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("http://127.0.0.1:1", "cannot be reached .*: check the address"),
+        ("http://127.0.0.1:1", r"cannot be reached \(\[Errno 111\] Connection refused\): check the address"),
         ("localhost:9200", "is no address of a cluster"),
         ("http://[::1", "is no address of a cluster"),
         ("http://ann:hunter2@localhost:9200", "holds a user or a password"),
