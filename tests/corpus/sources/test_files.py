@@ -104,6 +104,7 @@ def nobody() -> Iterator[Path]:
 
 
 def test_what_may_not_be_read_is_told() -> None:
+    licenses = RepositoryLicenses(None, {})  # reads its own data, once, which nobody may not
     with nobody() as folder:
         (folder / "closed").mkdir(mode=0)
         for name in ("LICENSE", "a.py"):
@@ -111,9 +112,7 @@ def test_what_may_not_be_read_is_told() -> None:
         found = walk(folder)
         assert [file.problem for file in found] == [None, None, Rejection("unreadable", "Permission denied")]
         assert read_texts(folder, found) == {}
-        read = [
-            candidate.read for candidate in candidates(origin("s", "r"), found, RepositoryLicenses(None, {}), _read)
-        ]
+        read = [candidate.read for candidate in candidates(origin("s", "r"), found, licenses, _read)]
         assert read[0]
         assert read[2] is None
         with pytest.raises(PermissionError):
