@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from starcoder.errors import UserError
 from starcoder.playground.page import STATIC, Found, kept_page, live_page, static
 from starcoder.serving.protocol import ApiError, is_text, read_object
 
@@ -87,15 +88,23 @@ class _Desk:
         text = (await _read(http, '{"text": "…"}')).get("text")
         if not is_text(text) or not str(text).strip():
             raise ApiError(400, "there is no text to trace", "text")
+        await self._check()
         async with self._free:
             return JSONResponse(await asyncio.to_thread(self._tracer.trace, str(text)))
 
     async def export(self, http: Request) -> Response:
         """A trace as a page to keep; not one that a browser still shows though its index is stale."""
         found = await _read(http, '{"text": "…", "matches": […], …}')
-        await asyncio.to_thread(self._tracer.check)
+        await self._check()
         page = await asyncio.to_thread(kept_page, found)
         return HTMLResponse(page, headers=_HEADERS | {"Content-Disposition": 'attachment; filename="trace.html"'})
+
+    async def _check(self) -> None:
+        """Answer that the service cannot, which is not the client's fault, when the index is stale."""
+        try:
+            await asyncio.to_thread(self._tracer.check)
+        except UserError as error:
+            raise ApiError(503, str(error)) from None
 
 
 async def _read(http: Request, example: str) -> dict[str, Any]:

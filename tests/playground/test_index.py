@@ -90,7 +90,7 @@ def test_a_trace_of_what_was_taken_out_is_not_kept(playing: Playing, tmp_path: P
         for path, body in (("trace", {"text": TEXT}), ("export", found)):
             with pytest.raises(HTTPError) as error:
                 ask(playground.url + path, **body)
-            assert error.value.code == 400
+            assert error.value.code == 503
             assert "changed since it was indexed" in json.load(error.value)["error"]["message"]
 
 

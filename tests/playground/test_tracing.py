@@ -62,13 +62,13 @@ def test_the_traced_text_is_the_text_with_its_marks(tab: Tab) -> None:
     assert len(set(colours)) == len(set(shades)) > 1
 
 
-class Overlapping:
+class Overlapping(FileTracer):
     """Two matches that overlap, and a third within the first."""
 
     SPANS = ((0, 12), (8, 20), (2, 5))
 
     def trace(self, text: str) -> dict[str, Any]:
-        found = FileTracer().trace(FILES[0][3])
+        found = super().trace(FILES[0][3])
         (row,) = found["matches"]
         return found | {"matches": [row | {"start": start, "end": end} for start, end in self.SPANS]}
 
